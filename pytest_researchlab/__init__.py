@@ -1,0 +1,1 @@
+"""The pytest plugin of researchlab; ``plugin`` holds the hooks."""

@@ -1,0 +1,67 @@
+"""The one family of errors and warnings that researchlab raises.
+
+Each class also inherits the builtin that a caller would expect, so that ``except ValueError`` keeps working. A message has
+four parts: what is wrong, where, what was found against what was expected, and what to do next.
+"""
+
+from __future__ import annotations
+
+
+class ResearchlabError(Exception):
+    """Base class of every error that researchlab raises on purpose."""
+
+
+class InvalidRunIdError(ResearchlabError, ValueError):
+    """A run id holds characters that MLflow's search, git's branch names or a shell cannot carry."""
+
+
+class RunNotFoundError(ResearchlabError, LookupError):
+    """No run of that id is in the store that was searched."""
+
+
+class AmbiguousRunError(ResearchlabError, LookupError):
+    """More than one run carries that id."""
+
+
+class RecordError(ResearchlabError, ValueError):
+    """A run's record or trace is missing, broken, or of a version that this researchlab cannot read."""
+
+
+class ConfigError(ResearchlabError, ValueError):
+    """A configuration file or mapping cannot be read, or holds a key that cannot be logged."""
+
+
+class StoreError(ResearchlabError, ConnectionError):
+    """The MLflow store did not answer, or refused what it was asked."""
+
+
+class GitError(ResearchlabError, RuntimeError):
+    """git is missing, failed, or found nothing it could work with."""
+
+
+class NotARepositoryError(GitError, FileNotFoundError):
+    """The folder is not inside a git work tree."""
+
+
+class SnapshotError(GitError):
+    """The working tree could not be captured exactly."""
+
+
+class RestoreError(GitError):
+    """A snapshot could not be brought back exactly, so that nothing was run from it."""
+
+
+class NotReExecutableError(ResearchlabError, RuntimeError):
+    """The record does not say how the process was started, so that it cannot be started again."""
+
+
+class FieldPathError(ResearchlabError, AttributeError):
+    """A selector's path does not lead to anything."""
+
+
+class MetricError(ResearchlabError, TypeError):
+    """A metric is not a scalar number."""
+
+
+class ResearchlabWarning(UserWarning):
+    """Something that the run goes on without, named so that nobody is surprised later."""

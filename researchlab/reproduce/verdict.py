@@ -1,0 +1,172 @@
+"""What came out of a re-execution, and what is the evidence?"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import shlex
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class VerdictKind(enum.StrEnum):
+    """The outcomes that a re-execution can have."""
+
+    REPRODUCED = "REPRODUCED"
+    DIVERGED = "DIVERGED"
+    NONDETERMINISTIC = "NONDETERMINISTIC"
+    NOT_RESTORED = "NOT RESTORED"
+    NOT_RE_EXECUTABLE = "NOT RE-EXECUTABLE"
+    FAILED = "FAILED"
+    NOT_COMPARABLE = "NOT COMPARABLE"
+
+
+#: What each outcome means, in words for people who meet it the first time.
+MEANING = {
+    VerdictKind.REPRODUCED: "the same bits came back",
+    VerdictKind.DIVERGED: "other bits came back, and the program is deterministic here: code, inputs or environment changed",
+    VerdictKind.NONDETERMINISTIC: "other bits came back, and two re-executions differ from each other too",
+    VerdictKind.NOT_RESTORED: "the code that ran could not be brought back exactly, so that nothing was judged",
+    VerdictKind.NOT_RE_EXECUTABLE: "the record does not say how to start the program again",
+    VerdictKind.FAILED: "the re-execution did not come to its end",
+    VerdictKind.NOT_COMPARABLE: "there is nothing recorded that could be compared",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Divergence:
+    """The first place at which the bits differ.
+
+    Attributes:
+        step: The step, or None for a final State.
+        name: The metric, or the State's source and the leaf's path.
+        kind: ``metric`` or ``leaf``.
+        stored: The recorded value, in decimal and hexadecimal.
+        received: The value that came now.
+        ulp: Distance in units in the last place, or None where that has no meaning.
+    """
+
+    step: int | None
+    name: str
+    kind: str
+    stored: str
+    received: str
+    ulp: int | None = None
+
+    def where(self) -> str:
+        """Return the place in words."""
+        return f"{'final State' if self.step is None else f'step {self.step}'}, {self.kind} '{self.name}'"
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvironmentDifference:
+    """One fact of the environment that differs from the record.
+
+    Attributes:
+        name: The fact, as in ``packages.jaxlib``.
+        recorded: What the run had.
+        now: What the re-execution had.
+    """
+
+    name: str
+    recorded: str
+    now: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """The outcome of a re-execution with its evidence.
+
+    Attributes:
+        kind: The outcome.
+        run_id: The run that was judged.
+        reason: Why, in a sentence.
+        code: What was restored, in words.
+        started: The command that was run, in words.
+        first: The first difference.
+        differences: Each difference, a line each.
+        compared: What was compared, in words.
+        not_compared: What was not, and why.
+        environment: What differs between the recorded and the present environment.
+        exit_code: Exit code of the re-execution, or None when it was not run.
+        output: The tail of what it printed, when it failed.
+        seconds: Wall time of the re-execution.
+        recorded_seconds: Wall time of the run.
+        kept: The scratch folder, when it was to be kept.
+        store: Tracking URI of the store that holds the run.
+    """
+
+    kind: VerdictKind
+    run_id: str
+    reason: str
+    code: str = ""
+    started: str = ""
+    first: Divergence | None = None
+    differences: tuple[str, ...] = ()
+    compared: str = ""
+    not_compared: tuple[str, ...] = ()
+    environment: tuple[EnvironmentDifference, ...] = ()
+    exit_code: int | None = None
+    output: str = ""
+    seconds: float | None = None
+    recorded_seconds: float | None = None
+    kept: Path | None = None
+    store: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the same bits came back."""
+        return self.kind is VerdictKind.REPRODUCED
+
+    @property
+    def command(self) -> str:
+        """The command that repeats this re-execution."""
+        return f"pytest --rlab-reproduce {self.run_id} --rlab-tracking-uri {shlex.quote(self.store)}"
+
+    def summary(self) -> str:
+        """Return the outcome in one line."""
+        return f"{self.kind}: {self.reason}"
+
+    def report(self) -> str:
+        """Return the outcome with its evidence, for a terminal of 100 columns."""
+        lines = [f"{self.kind}  {self.run_id}", f"  ({MEANING[self.kind]})", *_row("reason", self.reason)]
+        lines += _row("code", self.code) + _row("command", self.started)
+        if self.first is not None:
+            lines += _row("first", self.first.where())
+            lines += [f"    recorded    {self.first.stored}", f"    now         {self.first.received}"]
+            if self.first.ulp is not None:
+                lines.append(f"    apart       {self.first.ulp} ULP")
+        lines += _rows("differences", self.differences)
+        lines += _row("compared", self.compared)
+        lines += _rows("not compared", self.not_compared)
+        lines += _rows("environment", [f"{item.name}: {item.recorded} -> {item.now}" for item in self.environment])
+        if self.seconds is not None:
+            recorded = "" if self.recorded_seconds is None else f" (the run took {self.recorded_seconds:.1f} s)"
+            lines += _row("time", f"{self.seconds:.1f} s{recorded}")
+        if self.exit_code:
+            lines += _row("exit code", str(self.exit_code))
+        if self.kept is not None:
+            lines += _row("kept", str(self.kept))
+        if not self.ok:
+            lines += _row("again", self.command)
+        if self.output:
+            lines += ["", "  the end of its output:", *(f"  | {line}" for line in self.output.splitlines())]
+        return "\n".join(lines)
+
+
+_SHOWN = 12
+
+
+def _row(name: str, text: str) -> list[str]:
+    return [f"  {name:<13} {text}"] if text else []
+
+
+def _rows(name: str, texts: list[str] | tuple[str, ...]) -> list[str]:
+    rows: list[str] = []
+    for index, text in enumerate(texts[:_SHOWN]):
+        rows.append(f"  {name if index == 0 else '':<13} {text}")
+    if len(texts) > _SHOWN:
+        rows.append(f"  {'':<13} and {len(texts) - _SHOWN} more")
+    return rows

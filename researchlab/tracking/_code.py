@@ -1,0 +1,121 @@
+"""Which code and command does this process run, as far as that can be recorded?"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from researchlab.errors import GitError, NotARepositoryError, ResearchlabWarning
+from researchlab.tracking import command
+from researchlab.tracking._git import find_repository
+from researchlab.tracking.record import SnapshotRecord
+from researchlab.tracking.store import ARTIFACT_FOLDER, DATABASE_FILE
+
+if TYPE_CHECKING:
+    from researchlab.tracking._git import Repository
+    from researchlab.tracking.record import CommandRecord
+    from researchlab.tracking.snapshot import Snapshot
+    from researchlab.tracking.store import Store
+
+_NAMED = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeState:
+    """The code and the command of this process.
+
+    Attributes:
+        root: Folder that the default store belongs to.
+        repository: The repository, or None where there is none.
+        command: How the process was started.
+        snapshot: The working tree for the record, None until it is captured or when it cannot be.
+        patch: The patch of the snapshot.
+        problems: What could not be recorded, in words.
+    """
+
+    root: Path
+    repository: Repository | None
+    command: CommandRecord
+    snapshot: SnapshotRecord | None = None
+    patch: bytes = b""
+    problems: tuple[str, ...] = ()
+
+    def with_snapshot(self, store: Store) -> CodeState:
+        """Return this state with the working tree captured, the store's own files left out; warns about what is missing."""
+        from researchlab.tracking.snapshot import capture
+
+        problems = list(self.problems)
+        snapshot: Snapshot | None = None
+        if self.repository is not None:
+            top = self.repository.top
+            own = (top / DATABASE_FILE, top / ARTIFACT_FOLDER, top / "mlruns", *store.files())
+            try:
+                snapshot = capture(top, exclude=own)
+            except (GitError, OSError) as error:
+                problems.append(f"The code was not recorded: {error}")
+        kept = _to_record(snapshot) if snapshot is not None else None
+        if kept is not None and kept.left_out:
+            names = list(kept.left_out)
+            shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
+            _warn(f"Not part of the recorded code: {shown}. The record of the run says why.")
+        for problem in problems:
+            _warn(problem)
+        return dataclasses.replace(
+            self, snapshot=kept, patch=snapshot.patch if snapshot is not None else b"", problems=tuple(problems)
+        )
+
+
+def read_code_state(*, ordinal: int) -> CodeState:
+    """Find the repository of the running program and describe its command.
+
+    The folder of the main script is asked first, then the working directory: a script may be started from anywhere.
+
+    Args:
+        ordinal: Which tracker of the process this is.
+
+    Returns:
+        The state, without the working tree.
+    """
+    script = command.main_script()
+    start = command.start_folder()
+    repository: Repository | None = None
+    problem: str | None = None
+    for folder in dict.fromkeys((script.parent if script else start, start, Path.cwd())):
+        try:
+            repository = find_repository(folder)
+            break
+        except NotARepositoryError:
+            problem = (
+                f"{folder} is not in a git repository, so that the code was not recorded and the run cannot be executed "
+                "again. To change that: git init && git add -A && git commit -m start"
+            )
+        except (GitError, OSError) as error:
+            problem = f"The code was not recorded: {error}"
+            break
+    top = repository.top if repository is not None else None
+    return CodeState(
+        root=repository.main_worktree if repository is not None else start,
+        repository=repository,
+        command=command.describe_command(top, ordinal=ordinal),
+        problems=(problem,) if repository is None and problem else (),
+    )
+
+
+def _to_record(snapshot: Snapshot) -> SnapshotRecord:
+    repository = snapshot.repository
+    return SnapshotRecord(
+        base_commit=snapshot.base_commit,
+        tree=snapshot.tree,
+        object_format=repository.object_format,
+        branch=repository.branch,
+        remotes=dict(repository.remotes),
+        repository=str(repository.top),
+        changed=tuple(change.path for change in snapshot.changed),
+        left_out={item.path: item.reason for item in snapshot.left_out},
+    )
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, ResearchlabWarning, stacklevel=5)

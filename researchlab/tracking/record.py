@@ -1,0 +1,201 @@
+"""What does a run store so that it can be executed again and judged?
+
+The record is one versioned JSON document, `rlab/record.json` among the run's artifacts, beside `run.patch`. It is written when
+the run starts and again, with its result, when the run ends, so that a run which was killed can still be executed again.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import pydantic
+
+from researchlab.errors import RecordError
+
+#: The version of the document. A reader takes documents of its own version and older ones.
+RECORD_VERSION = 1
+
+#: Where the documents of a run stand among its artifacts.
+RECORD_FOLDER = "rlab"
+RECORD_FILE = "record.json"
+PATCH_FILE = "run.patch"
+
+RUN_ID_TAG = "rlab.run_id"
+BASE_COMMIT_TAG = "rlab.base_commit"
+TREE_TAG = "rlab.tree"
+
+CommandKind = Literal["script", "module", "pytest", "code", "stdin", "interactive", "worker"]
+
+
+class _Document(pydantic.BaseModel):
+    """A frozen part of the record; fields that a later version added are kept out of the way, not refused."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
+
+
+class SnapshotRecord(_Document):
+    """Which working tree ran.
+
+    Attributes:
+        base_commit: Hex id of HEAD, or None in a repository without a commit.
+        tree: Id of the tree that base and patch restore to.
+        object_format: ``sha1`` or ``sha256``.
+        branch: Name of the branch, or None when HEAD was detached.
+        remotes: Name to URL, without credentials.
+        repository: Root of the work tree on the machine of the run.
+        changed: Paths that differ from the base commit.
+        left_out: Paths that could not be captured, each with its reason.
+    """
+
+    base_commit: str | None
+    tree: str
+    object_format: str = "sha1"
+    branch: str | None = None
+    remotes: dict[str, str] = {}
+    repository: str
+    changed: tuple[str, ...] = ()
+    left_out: dict[str, str] = {}
+
+
+class CommandRecord(_Document):
+    """How the process was started.
+
+    Attributes:
+        kind: What the interpreter was given.
+        flags: Interpreter flags, as in ``("-X", "dev")``.
+        target: The script (relative to the repository where it lies inside, else absolute), module, pytest node id or code.
+        argv: What stood behind the target.
+        cwd: Working directory relative to the repository, or None when it was outside.
+        folder: Working directory on the machine of the run.
+        ordinal: Which tracker of the process (of the test, under pytest) this was, from 0.
+        source_roots: Folders of the repository, relative to it, that modules were imported from.
+    """
+
+    kind: CommandKind
+    flags: tuple[str, ...] = ()
+    target: str | None = None
+    argv: tuple[str, ...] = ()
+    cwd: str | None = None
+    folder: str
+    ordinal: int = 0
+    source_roots: tuple[str, ...] = ()
+
+
+class EnvironmentRecord(_Document):
+    """What the process ran on.
+
+    Attributes:
+        python: Version, implementation and compiler-independent facts of the interpreter.
+        platform: Operating system and processor facts, the usable cores among them.
+        packages: Distribution name to version.
+        variables: Environment variables that may change bits, from an allow-list.
+        jax: Facts of JAX, empty when it was not loaded: versions, backend, devices, configuration.
+    """
+
+    python: dict[str, str] = {}
+    platform: dict[str, str] = {}
+    packages: dict[str, str] = {}
+    variables: dict[str, str] = {}
+    jax: dict[str, str] = {}
+
+
+class ResultRecord(_Document):
+    """How the run ended.
+
+    Attributes:
+        status: ``FINISHED``, ``FAILED`` or ``KILLED``.
+        error: Type and message of the exception that ended the block.
+        metrics: Number of distinct metrics in the trace.
+        points: Number of metric values in the trace.
+        states: Sources whose final State was recorded.
+    """
+
+    status: Literal["FINISHED", "FAILED", "KILLED"]
+    error: str | None = None
+    metrics: int = 0
+    points: int = 0
+    states: tuple[str, ...] = ()
+
+
+class Record(_Document):
+    """The whole record of a run.
+
+    Attributes:
+        version: Version of this document.
+        run_id: The readable id of the run.
+        experiment: Name of the MLflow experiment.
+        researchlab: Version of researchlab that wrote it.
+        started_at: Start in seconds since the epoch.
+        ended_at: End in seconds since the epoch, or None while the run lives (or when it was killed outright).
+        host: Name of the machine.
+        pid: Process id.
+        snapshot: The working tree, or None when none could be recorded.
+        command: How the process was started.
+        environment: What it ran on.
+        result: How it ended, or None while it lives.
+        volatile: Globs of metrics that are not judged.
+        not_recorded: What could not be recorded, in words.
+    """
+
+    version: int = RECORD_VERSION
+    run_id: str
+    experiment: str
+    researchlab: str
+    started_at: float
+    ended_at: float | None = None
+    host: str
+    pid: int
+    snapshot: SnapshotRecord | None
+    command: CommandRecord
+    environment: EnvironmentRecord
+    result: ResultRecord | None = None
+    volatile: tuple[str, ...] = ()
+    not_recorded: tuple[str, ...] = ()
+
+    def to_json(self) -> str:
+        """Return the document as indented JSON, readable in the MLflow page.
+
+        Paths that are not UTF-8 are carried as lone surrogates, which JSON writes as escapes.
+        """
+        import json
+
+        return json.dumps(self.model_dump(), indent=2, ensure_ascii=True)
+
+
+def read_record(text: str | bytes, *, where: str) -> Record:
+    """Parse a record.
+
+    Args:
+        text: The JSON document.
+        where: What it is the record of, for the error's text.
+
+    Returns:
+        The record.
+
+    Raises:
+        RecordError: The document is not JSON, is of a newer version, or lacks a field.
+    """
+    import json
+
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        message = f"The record of {where} is not JSON ({error}). The artifact was damaged; fetch it again or restore a backup."
+        raise RecordError(message) from error
+    version = data.get("version") if isinstance(data, dict) else None
+    if not isinstance(version, int):
+        message = f"The record of {where} names no version, so that it was not written by researchlab."
+        raise RecordError(message)
+    if version > RECORD_VERSION:
+        message = (
+            f"The record of {where} has version {version}; this researchlab reads up to {RECORD_VERSION}. "
+            "Upgrade it: pip install -U researchlab"
+        )
+        raise RecordError(message)
+    try:
+        return Record.model_validate(data)
+    except pydantic.ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        message = f"The record of {where} is broken at '{field}': {first['msg']}. The artifact was damaged or edited."
+        raise RecordError(message) from error

@@ -1,0 +1,357 @@
+"""What exactly is the working tree of this repository, as base commit and patch?
+
+A snapshot is the id of the tree that git would store if every file went in as its raw bytes, together with the patch that
+turns the base commit's tree into it. The user's repository is only read: the snapshot's objects are made in a scratch
+store that borrows the repository's.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Literal
+
+from researchlab.errors import GitError, SnapshotError
+from researchlab.tracking import _git
+from researchlab.tracking._worktree import GITLINK, REGULAR, SYMLINK, Absent, Changing, Content, Unreadable, WorkTree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from researchlab.tracking._git import Repository
+
+_DIFF = (
+    "diff-tree",
+    "-r",
+    "-p",
+    "--binary",
+    "--full-index",
+    "--no-renames",
+    "--no-color",
+    "--no-ext-diff",
+    "--no-textconv",
+    "--src-prefix=a/",
+    "--dst-prefix=b/",
+    "-U3",
+    "--inter-hunk-context=0",
+    "--diff-algorithm=myers",
+    "--submodule=short",
+    "--ignore-submodules=none",
+    "--no-relative",
+    f"-O{os.devnull}",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One path that differs between base commit and snapshot.
+
+    Attributes:
+        path: Relative to the work tree's root; bytes that are not UTF-8 are kept as surrogate escapes.
+        status: Added, Modified (bytes or executable bit), Deleted, or another Type (file, symlink, submodule).
+    """
+
+    path: str
+    status: Literal["A", "M", "D", "T"]
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """One path that is not in the snapshot as it is on disk, and why.
+
+    Attributes:
+        path: Relative to the work tree's root, as in ``Change``.
+        reason: A half sentence for the reader, such as ``is a FIFO``.
+    """
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The working tree of a repository at one moment.
+
+    Attributes:
+        repository: Where it was taken.
+        base_commit: Id of the commit that HEAD pointed to, or None before the first commit.
+        tree: Id of the tree that holds every file as its raw bytes.
+        patch: What ``git apply`` needs to make ``tree`` of the base commit's tree (of the empty tree, where there is no base
+            commit). Empty when nothing differs.
+        changed: The paths that differ, sorted by their bytes.
+        left_out: What differs and is not in the snapshot; those paths are in it as they are in the base commit, or not at all.
+        is_dirty: Whether anything differs from the base commit, untracked and left out files included, ignored files and
+            excluded paths not.
+    """
+
+    repository: Repository
+    base_commit: str | None
+    tree: str
+    patch: bytes
+    changed: tuple[Change, ...]
+    left_out: tuple[LeftOut, ...]
+    is_dirty: bool
+
+
+def capture(repo_path: str | os.PathLike[str] = ".", *, exclude: Iterable[str | os.PathLike[str]] = ()) -> Snapshot:
+    """Capture the working tree of the repository that holds ``repo_path``, without writing a byte into it.
+
+    Staged, unstaged and untracked changes alike: what counts is what lies on disk. Ignored files are left out, unless they
+    are in the base commit.
+
+    Args:
+        repo_path: A folder anywhere in the work tree.
+        exclude: Files and folders (with all below) to leave as they are in the base commit: outputs such as the local store.
+            Relative paths are relative to the current folder.
+
+    Returns:
+        The snapshot. Whatever could not be captured is named in ``left_out``.
+
+    Raises:
+        NotARepositoryError: ``repo_path`` is in no work tree.
+        SnapshotError: git could not read the repository, or could not build the snapshot.
+        GitError: git is missing, or refuses the repository.
+    """
+    repository = _git.find_repository(repo_path)
+    survey = _Survey(repository, [os.fspath(path) for path in exclude])
+    while survey.changes:
+        with tempfile.TemporaryDirectory(prefix="rlab-snapshot-") as scratch:
+            try:
+                tree, patch = _build(survey, Path(scratch) / "git")
+            except _Unsettled as finding:
+                survey.leave_out(finding.path, "was written while it was read")
+                continue
+        break
+    else:
+        tree, patch = survey.base_tree, b""
+    changed = tuple(Change(_text(path), survey.status_of(path)) for path in sorted(survey.changes))
+    left_out = (*survey.left_out.items(), *((path, "excluded by the caller") for path in survey.excluded))
+    return Snapshot(
+        repository=repository,
+        base_commit=repository.head,
+        tree=tree,
+        patch=patch,
+        changed=changed,
+        left_out=tuple(LeftOut(_text(path), reason) for path, reason in sorted(left_out)),
+        is_dirty=survey.is_dirty,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """The paths git knows on disk: tracked and untracked ones, those that a sparse checkout skips, and nested repositories."""
+
+    files: frozenset[bytes] = frozenset()
+    skipped: frozenset[bytes] = frozenset()
+    nested: frozenset[bytes] = frozenset()
+
+
+class _Unsettled(Exception):  # noqa: N818 - a finding that is handled
+    def __init__(self, path: bytes) -> None:
+        super().__init__(path)
+        self.path = path
+
+
+class _Survey:
+    """What differs between the base commit and the disk, found by reading every file once.
+
+    Attributes:
+        changes: Path -> what is there now, None for what is gone.
+        left_out: Path -> why the snapshot does not hold what is on disk.
+        excluded: Excluded paths at which or below which something was skipped.
+    """
+
+    def __init__(self, repository: Repository, exclude: Iterable[str] = ()) -> None:
+        self.repository = repository
+        self.base_tree = repository.head_tree or _git.empty_tree(repository.object_format)
+        self.changes: dict[bytes, Content | None] = {}
+        self.left_out: dict[bytes, str] = {}
+        self.excluded: set[bytes] = set()
+        self.disk = WorkTree(repository.top, repository.object_format)
+        self._exclude = _relative(repository.top, exclude)
+        self._base: Mapping[bytes, tuple[bytes, str]] = {}
+        try:
+            if repository.head is not None:
+                self._base = _git.list_tree(repository.head, git_dir=repository.git_dir, isolated=False)
+            listing = _list_files(repository.top)
+        except GitError as error:
+            message = f"The state of {repository.top} could not be captured. {error}"
+            raise SnapshotError(message) from error
+        for path in self._base.keys() | listing.files:
+            self._look(path, listing)
+        for path in listing.nested - self._base.keys():
+            if not self._is_excluded(path):
+                self.left_out[path] = "is a git repository of its own: its content is not captured"
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether a researcher would call this work tree modified."""
+        return bool(self.changes or self.left_out)
+
+    def status_of(self, path: bytes) -> Literal["A", "M", "D", "T"]:
+        """Return the letter for one of ``changes``."""
+        now, then = self.changes[path], self._base.get(path)
+        if now is None:
+            return "D"
+        if then is None:
+            return "A"
+        return "M" if _type(now.mode) == _type(then[0]) else "T"
+
+    def leave_out(self, path: bytes, reason: str) -> None:
+        """Keep a path as it is in the base commit."""
+        self.changes.pop(path, None)
+        self.left_out[path] = reason
+
+    def _look(self, path: bytes, listing: _Listing) -> None:
+        if self._is_excluded(path):
+            return
+        then = self._base.get(path)
+        if then is not None and then[0] == GITLINK and self._look_at_submodule(path, then[1], listing):
+            return
+        try:
+            now = self.disk.read(path)
+        except Absent:
+            self._note_absence(path, listing)
+            return
+        except Unreadable as finding:
+            self.leave_out(path, str(finding))
+            return
+        if not self.repository.file_mode and now.mode != SYMLINK:
+            # The executable bit on disk means nothing here.
+            now = now._replace(mode=then[0] if then is not None and _type(then[0]) == _type(REGULAR) else REGULAR)
+        if then is None or (now.mode, now.oid) != then:
+            self.changes[path] = now
+
+    def _note_absence(self, path: bytes, listing: _Listing) -> None:
+        if path in self._base:
+            if path not in listing.skipped:
+                self.changes[path] = None
+        elif os.path.lexists(self.disk.place(path) + b"/.git"):
+            # A submodule that was added and not yet committed.
+            self.left_out[path] = "is a git repository of its own: its content is not captured"
+
+    def _look_at_submodule(self, path: bytes, commit: str, listing: _Listing) -> bool:
+        """Keep the base commit's submodule where one is on disk, and name it where it differs; False where none is."""
+        status = self.disk.status(path)
+        if status is None:
+            return path in listing.skipped
+        place = self.disk.place(path)
+        if not os.path.isdir(place) or os.path.islink(place):  # noqa: PTH112, PTH114 - a path of bytes
+            return False
+        if not os.path.lexists(place + b"/.git"):
+            if any(name.startswith(path + b"/") for name in listing.files):
+                return False
+            if os.listdir(place):  # noqa: PTH208
+                self.left_out[path] = "is a submodule that is not checked out, with files in it: they are not captured"
+            return True
+        try:
+            inner = _git.find_repository(os.fsdecode(place))
+            same = inner.head == commit and not _Survey(inner).is_dirty
+        except GitError as error:
+            self.left_out[path] = f"is a submodule that cannot be read: {error}"
+            return True
+        if not same:
+            self.left_out[path] = "is a submodule that differs from the base commit: its content is not captured"
+        return True
+
+    def _is_excluded(self, path: bytes) -> bool:
+        for excluded in self._exclude:
+            if path == excluded or path.startswith(excluded + b"/"):
+                self.excluded.add(excluded)
+                return True
+        return False
+
+
+def _build(survey: _Survey, git_dir: Path) -> tuple[str, bytes]:
+    """Make the snapshot's tree in a scratch store and return its id and the patch that leads to it."""
+    repository = survey.repository
+    _git.make_git_dir(git_dir, object_format=repository.object_format, borrow=repository.objects)
+    try:
+        with _git.stream_git(("fast-import", "--quiet", "--done", "--date-format=raw"), git_dir=git_dir) as pipes:
+            _write_commit(pipes.stdin, survey)
+            pipes.stdin.close()
+            answer = pipes.stdout.read()
+        tree = answer.split()[2].decode()
+        patch = _git.run_git((*_DIFF, survey.base_tree, tree), git_dir=git_dir, isolated=True)
+    except GitError as error:
+        message = f"The snapshot of {repository.top} could not be built. {error}"
+        raise SnapshotError(message) from error
+    if not patch:
+        message = f"git found no difference in {repository.top} where {len(survey.changes)} files differ from the base commit."
+        raise SnapshotError(message)
+    return tree, patch
+
+
+def _write_commit(stream: IO[bytes], survey: _Survey) -> None:
+    """Write what fast-import reads: the large files, then one commit with every change, then the question for its tree."""
+    marks: dict[bytes, bytes] = {}
+    for path, content in survey.changes.items():
+        if content is None or content.data is not None:
+            continue
+        marks[path] = b":%d" % (len(marks) + 2)
+        stream.write(b"blob\nmark %s\ndata %d\n" % (marks[path], content.size))
+        try:
+            for chunk in survey.disk.chunks(path, content):
+                stream.write(chunk)
+        except Changing as finding:
+            raise _Unsettled(path) from finding
+        stream.write(b"\n")
+    stream.write(b"commit refs/heads/snapshot\nmark :1\ncommitter researchlab <researchlab@localhost> 0 +0000\ndata 0\n")
+    if survey.repository.head is not None:
+        stream.write(b"from %s\n" % survey.repository.head.encode())
+    # What is gone goes first: its place may be taken by a folder, or by a file where the folder was.
+    for path, content in survey.changes.items():
+        if content is None:
+            stream.write(b"D %s\n" % _git.quote_path(path))
+    for path, content in survey.changes.items():
+        if content is None:
+            continue
+        if content.data is None:
+            stream.write(b"M %s %s %s\n" % (content.mode, marks[path], _git.quote_path(path)))
+        else:
+            stream.write(b"M %s inline %s\ndata %d\n" % (content.mode, _git.quote_path(path), content.size))
+            stream.write(content.data)
+            stream.write(b"\n")
+    stream.write(b'\nls :1 ""\ndone\n')
+
+
+def _list_files(top: Path) -> _Listing:
+    # -t marks what a sparse checkout skips; assume-unchanged, which would hide an edit, plays no part in a listing.
+    output = _git.run_git(("ls-files", "-z", "-t", "-c", "-o", "--exclude-standard"), cwd=top)
+    files: set[bytes] = set()
+    skipped: set[bytes] = set()
+    nested: set[bytes] = set()
+    for entry in output.split(b"\0")[:-1]:
+        tag, path = entry[:1], entry[2:]
+        if path.endswith(b"/"):
+            nested.add(path[:-1])
+            continue
+        files.add(path)
+        if tag == b"S":
+            skipped.add(path)
+    return _Listing(frozenset(files), frozenset(skipped), frozenset(nested))
+
+
+def _relative(top: Path, paths: Iterable[str]) -> tuple[bytes, ...]:
+    """Return the paths relative to ``top`` as bytes, without those that lie outside."""
+    root = os.fsencode(os.path.realpath(top)) + b"/"
+    found: list[bytes] = []
+    for path in paths:
+        folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100 - the last part may be a symlink: not resolved
+        place = os.fsencode(os.path.join(os.path.realpath(folder), name))  # noqa: PTH118
+        if place.startswith(root):
+            found.append(place[len(root) :])
+    return tuple(found)
+
+
+def _type(mode: bytes) -> bytes:
+    return mode[:3]
+
+
+def _text(path: bytes) -> str:
+    return path.decode("utf-8", "surrogateescape")
+
+
+__all__ = ["Change", "LeftOut", "Snapshot", "capture"]

@@ -1,0 +1,122 @@
+"""The small tools around a tracked run: its id, its git state, its parameters, and finding it again."""
+
+from __future__ import annotations
+
+import datetime
+import random
+import re
+from typing import TYPE_CHECKING, Any
+
+from researchlab.errors import AmbiguousRunError, InvalidRunIdError
+from researchlab.tracking import _params
+from researchlab.tracking.record import RUN_ID_TAG
+from researchlab.tracking.store import quiet_mlflow
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Mapping
+
+    from mlflow.entities import Run
+
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
+
+
+def generate_run_id() -> str:
+    """Return a new, readable run id: the date and two words, as in ``2026-02-15_radiant-octopus``.
+
+    The program's own random numbers are not touched: the words come from the operating system's source.
+    """
+    date = datetime.datetime.now(tz=datetime.UTC).astimezone().date().isoformat()
+    # coolname draws from the global `random` module, already when it is imported.
+    state = random.getstate()
+    try:
+        random.seed()
+        import coolname
+
+        return f"{date}_{coolname.generate_slug(2)}"
+    finally:
+        random.setstate(state)
+
+
+def check_run_id(run_id: str) -> str:
+    """Return ``run_id`` if it can name a run, in MLflow's search, in a branch name and in a shell.
+
+    Raises:
+        InvalidRunIdError: It cannot.
+    """
+    if not _RUN_ID.fullmatch(run_id) or ".." in run_id or run_id.endswith((".", ".lock")):
+        message = (
+            f"{run_id!r} cannot be a run id: it has to start with a letter or digit and go on with letters, digits, "
+            "'.', '_' and '-' (200 at most, no '..', no '.' or '.lock' at the end). "
+            "`rlab runs` shows the ids that there are."
+        )
+        raise InvalidRunIdError(message)
+    return run_id
+
+
+def get_git_state(repo_path: str | os.PathLike[str] = ".") -> dict[str, Any]:
+    """Return the exact state of a working tree, and change nothing in it.
+
+    Args:
+        repo_path: The repository, or any folder inside it.
+
+    Returns:
+        ``base_commit`` (hex id of HEAD, None without a commit), ``patch`` (str: staged, unstaged and untracked changes as a
+        binary-safe git patch; bytes that are not UTF-8 as surrogates, so that ``patch.encode("utf-8", "surrogateescape")``
+        gives the exact bytes) and ``is_dirty`` (bool: whether anything differs from the base commit).
+
+    Raises:
+        NotARepositoryError: The folder is not inside a git work tree.
+        GitError: git is missing or failed.
+    """
+    from researchlab.tracking.snapshot import capture
+
+    snapshot = capture(repo_path)
+    return {
+        "base_commit": snapshot.base_commit,
+        "patch": snapshot.patch.decode("utf-8", "surrogateescape"),
+        "is_dirty": snapshot.is_dirty,
+    }
+
+
+def log_flattened_params(d: Mapping[str, Any], prefix: str = "") -> None:
+    """Log a nested mapping as parameters ``a.b.c`` of MLflow's active run, in batches.
+
+    Args:
+        d: The mapping; values that are no mappings are logged as text.
+        prefix: Put before each name, with a dot between.
+
+    Raises:
+        ConfigError: A name holds characters that MLflow refuses; nothing was logged.
+    """
+    _params.log_params(_params.flatten(d, prefix=prefix))
+
+
+def find_run_by_rlab_id(run_id: str) -> Run | None:
+    """Look a run up by its tag ``rlab.run_id``, in all experiments of the store that is in use here.
+
+    Args:
+        run_id: The readable id.
+
+    Returns:
+        The run, or None when there is none.
+
+    Raises:
+        InvalidRunIdError: The id holds characters that no run id has.
+        AmbiguousRunError: Several runs carry the id.
+        StoreError: The store does not answer.
+    """
+    from researchlab.tracking.runs import open_store
+
+    check_run_id(run_id)
+    _, client = open_store()
+    with quiet_mlflow():
+        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+        found = client.search_runs(experiments, f"tags.`{RUN_ID_TAG}` = '{run_id}'", max_results=2)
+    if len(found) > 1:
+        message = (
+            f"Several runs carry the id '{run_id}'. Name the one that is meant by its MLflow id: "
+            + ", ".join(str(run.info.run_id) for run in found)
+        )
+        raise AmbiguousRunError(message)
+    return found[0] if found else None
