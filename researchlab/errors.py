@@ -55,12 +55,40 @@ class NotReExecutableError(ResearchlabError, RuntimeError):
     """The record does not say how the process was started, so that it cannot be started again."""
 
 
-class FieldPathError(ResearchlabError, AttributeError):
-    """A selector's path does not lead to anything."""
+class ArgumentError(ResearchlabError, ValueError):
+    """An argument has a value that makes no sense."""
+
+
+class FieldPathError(ResearchlabError, AttributeError, LookupError, ValueError):
+    """A selector's path is malformed or does not lead to anything."""
+
+
+class KernelCallError(ResearchlabError, TypeError):
+    """The arguments of a selected kernel do not fit the kernel's parameters."""
+
+
+class StepError(ResearchlabError, TypeError):
+    """A step function did not return ``(new_state, metrics)``."""
 
 
 class MetricError(ResearchlabError, TypeError):
     """A metric is not a scalar number."""
+
+
+class NoActiveRunError(ResearchlabError, RuntimeError):
+    """Something was to be logged to the active MLflow run, and there is none."""
+
+
+class CheckpointError(ResearchlabError, ValueError):
+    """A checkpoint cannot be written or does not fit the State it is loaded into."""
+
+
+class CheckpointNotFoundError(ResearchlabError, FileNotFoundError):
+    """There is no checkpoint file of that name."""
+
+
+class LeafError(ResearchlabError, ValueError):
+    """A leaf of a State cannot be read on this host, or two arrays cannot be compared."""
 
 
 class ResearchlabWarning(UserWarning):

@@ -1,1 +1,40 @@
-"""."""
+"""How is research code written? State, Config, pure kernels, and a Loop that runs them.
+
+Importing it never imports mlflow.
+"""
+
+from __future__ import annotations
+
+from researchlab.design.core import Config, FieldSelector, Kernel, SelectedKernel, Selector, State
+from researchlab.design.infra import (
+    DataProvider,
+    EquinoxPersister,
+    MetricEntry,
+    MLFlowTelemetry,
+    Persister,
+    Telemetry,
+    Visualizer,
+)
+from researchlab.design.orchestrator import Loop
+from researchlab.design.utils import flatten_config, flatten_pytree, unflatten_config, unflatten_pytree
+
+__all__ = [
+    "Config",
+    "DataProvider",
+    "EquinoxPersister",
+    "FieldSelector",
+    "Kernel",
+    "Loop",
+    "MLFlowTelemetry",
+    "MetricEntry",
+    "Persister",
+    "SelectedKernel",
+    "Selector",
+    "State",
+    "Telemetry",
+    "Visualizer",
+    "flatten_config",
+    "flatten_pytree",
+    "unflatten_config",
+    "unflatten_pytree",
+]

@@ -11,7 +11,7 @@ from researchlab.errors import GitError, NotARepositoryError, ResearchlabWarning
 from researchlab.tracking import command
 from researchlab.tracking._git import find_repository
 from researchlab.tracking.record import SnapshotRecord
-from researchlab.tracking.store import ARTIFACT_FOLDER, DATABASE_FILE
+from researchlab.tracking.store import default_files
 
 if TYPE_CHECKING:
     from researchlab.tracking._git import Repository
@@ -50,7 +50,7 @@ class CodeState:
         snapshot: Snapshot | None = None
         if self.repository is not None:
             top = self.repository.top
-            own = (top / DATABASE_FILE, top / ARTIFACT_FOLDER, top / "mlruns", *store.files())
+            own = (*default_files(top), *store.files())
             try:
                 snapshot = capture(top, exclude=own)
             except (GitError, OSError) as error:

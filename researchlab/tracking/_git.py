@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import IO, TYPE_CHECKING, Literal, NamedTuple, Self, TypeAlias
 
 from researchlab.errors import GitError, NotARepositoryError
 
@@ -22,10 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 Argument: TypeAlias = "str | bytes | os.PathLike[str]"
+Entry: TypeAlias = "tuple[bytes, str]"  # mode and id
 ObjectFormat: TypeAlias = Literal["sha1", "sha256"]
 
 TIMEOUT = 900.0
 """Seconds after which a git process counts as hung."""
+
+LIST_TREE = ("ls-tree", "-r", "-z", "--full-tree")
+# -t marks what a sparse checkout skips. assume-unchanged, which would hide an edit, plays no part in a listing.
+LIST_FILES = ("ls-files", "-z", "-t", "-c", "-o", "--exclude-standard")
 
 # Where the user's configuration lies, where the search for a repository ends, and how to reach a server. Nothing that says
 # which repository, index or object store it is.
@@ -125,7 +130,7 @@ class Repository:
         head: Id of the commit that HEAD points to, or None before the first commit.
         head_tree: Id of that commit's tree.
         branch: Short name of the branch, or None where HEAD is detached.
-        main_worktree: Root of the main work tree; ``top`` unless this is a linked work tree.
+        main_worktree: Root of the main work tree; ``top`` unless this is a linked work tree whose main one is known.
         remotes: URL of each remote, credentials cut out.
         file_mode: Whether the executable bit on disk means something (``core.fileMode``).
     """
@@ -152,7 +157,7 @@ def call_git(
     *,
     cwd: Path | None = None,
     git_dir: Path | None = None,
-    stdin: bytes = b"",
+    stdin: bytes | None = None,
     env: Mapping[str, str] | None = None,
     isolated: bool = False,
     timeout: float = TIMEOUT,
@@ -172,26 +177,78 @@ def call_git(
         GitError: git is not installed, or did not end in time.
         NotARepositoryError: ``cwd`` does not exist.
     """
+    with start_git(args, cwd=cwd, git_dir=git_dir, stdin=stdin, env=env, isolated=isolated) as process:
+        return process.wait(timeout)
+
+
+def start_git(
+    args: Sequence[Argument],
+    *,
+    cwd: Path | None = None,
+    git_dir: Path | None = None,
+    stdin: bytes | None = None,
+    env: Mapping[str, str] | None = None,
+    isolated: bool = False,
+) -> GitProcess:
+    """Start git and go on, so that two can work at a time; the arguments are those of ``call_git``.
+
+    Returns:
+        The process, to be used in a ``with`` block, which ends it.
+    """
     with _starting(cwd):
         process = subprocess.Popen(  # noqa: S603 - an argument list, no shell
             _command(args, git_dir),
             cwd=cwd or git_dir,
             env=_environment(env, isolated=isolated),
-            stdin=subprocess.PIPE,
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
         )
-    with process:
+    return GitProcess(process, tuple(args), cwd or git_dir, stdin)
+
+
+class GitProcess:
+    """A git process that was started."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], args: tuple[Argument, ...], where: Path | None, stdin: bytes | None
+    ) -> None:
+        self._process = process
+        self._args = args
+        self._where = where
+        self._stdin = stdin
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with self._process as process:
+            if process.returncode is None:
+                process.kill()
+
+    def wait(self, timeout: float = TIMEOUT) -> GitResult:
+        """Return what git said, whether it succeeded or not.
+
+        Raises:
+            GitError: git did not end in time.
+        """
         try:
-            stdout, stderr = process.communicate(stdin, timeout=timeout)
+            stdout, stderr = self._process.communicate(self._stdin, timeout=timeout)
         except subprocess.TimeoutExpired:
-            process.kill()
-            message = f"git did not finish within {timeout:g} s and was stopped: {_shown(args)}"
+            message = f"git did not finish within {timeout:g} s and was stopped: {_shown(self._args)}"
             raise GitError(message) from None
-        except BaseException:
-            process.kill()
-            raise
-    return GitResult(process.returncode, stdout, stderr)
+        return GitResult(self._process.returncode, stdout, stderr)
+
+    def output(self) -> bytes:
+        """Return the standard output.
+
+        Raises:
+            GitError: git failed.
+        """
+        result = self.wait()
+        if result.returncode != 0:
+            raise git_error(result, self._args, self._where)
+        return result.stdout
 
 
 def run_git(
@@ -199,7 +256,7 @@ def run_git(
     *,
     cwd: Path | None = None,
     git_dir: Path | None = None,
-    stdin: bytes = b"",
+    stdin: bytes | None = None,
     env: Mapping[str, str] | None = None,
     isolated: bool = False,
     timeout: float = TIMEOUT,
@@ -296,19 +353,22 @@ def find_repository(path: str | os.PathLike[str] = ".") -> Repository:
         folder = folder.parent
     flags = ("--path-format=absolute", "--show-toplevel", "--absolute-git-dir", "--git-common-dir", "--show-object-format")
     args = ("rev-parse", *flags, "HEAD", "HEAD^{tree}", "--symbolic-full-name", "HEAD")
-    result = call_git(args, cwd=folder)
+    with start_git(("config", "--list", "-z"), cwd=folder) as configuration, start_git(args, cwd=folder) as parsing:
+        result, configured = parsing.wait(), configuration.wait()
     lines = result.stdout.split(b"\n")[:-1]
     # Without a commit rev-parse prints the flags, then the word HEAD, and fails.
     born = result.returncode == 0
     if not born and lines[-1:] != [b"HEAD"]:
         raise git_error(result, args, folder)
+    if configured.returncode != 0:
+        raise git_error(configured, ("config", "--list", "-z"), folder)
     names = lines[-3:] if born else lines[-1:]
     places = lines[: -len(names)]
     if len(places) != 4:  # noqa: PLR2004 - one line for each of the flags that ask, unless a path holds a line feed
         places = [run_git(("rev-parse", flags[0], flag), cwd=folder)[:-1] for flag in flags[1:]]
     top, git_dir, common_dir = (Path(os.fsdecode(place)) for place in places[:3])
     head, head_tree, branch = (name.decode() for name in names) if born else (None, None, _unborn_branch(folder))
-    settings = _settings(top)
+    settings = _settings(configured.stdout)
     return Repository(
         top=top,
         git_dir=git_dir,
@@ -317,7 +377,7 @@ def find_repository(path: str | os.PathLike[str] = ".") -> Repository:
         head=head,
         head_tree=head_tree,
         branch=branch.removeprefix("refs/heads/") if branch is not None and branch != "HEAD" else None,
-        main_worktree=top if git_dir == common_dir else _main_worktree(top, common_dir),
+        main_worktree=top if git_dir == common_dir else _main_worktree(top, common_dir, settings),
         remotes=_remotes(settings),
         file_mode=settings.get("core.filemode", ["true"])[-1].lower() not in {"false", "no", "off", "0"},
     )
@@ -378,15 +438,55 @@ def empty_tree(object_format: ObjectFormat) -> str:
     }[object_format]
 
 
-def list_tree(tree: str, *, git_dir: Path, isolated: bool = True) -> dict[bytes, tuple[bytes, str]]:
+def list_tree(tree: str, *, git_dir: Path) -> dict[bytes, Entry]:
     """Return path -> (mode, id) of every file, symlink and submodule of a tree."""
-    listing = run_git(("ls-tree", "-r", "-z", "--full-tree", tree), git_dir=git_dir, isolated=isolated)
-    entries: dict[bytes, tuple[bytes, str]] = {}
+    return parse_tree(run_git((*LIST_TREE, tree), git_dir=git_dir, isolated=True))
+
+
+def parse_tree(listing: bytes) -> dict[bytes, Entry]:
+    """Read what ``LIST_TREE`` printed."""
+    entries: dict[bytes, Entry] = {}
     for line in listing.split(b"\0")[:-1]:
         meta, _, path = line.partition(b"\t")
         mode, _, oid = meta.split(b" ")
         entries[path] = (mode, oid.decode())
     return entries
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The paths that git knows on disk.
+
+    Attributes:
+        files: Tracked files, whether they are there or not, and untracked ones that are not ignored.
+        skipped: Those of them that a sparse checkout leaves out.
+        nested: Folders that are git repositories of their own and not submodules.
+    """
+
+    files: frozenset[bytes]
+    skipped: frozenset[bytes]
+    nested: frozenset[bytes]
+
+
+def list_files(top: Path) -> Listing:
+    """List the work tree at ``top``; its index is only read."""
+    return parse_files(run_git(LIST_FILES, cwd=top))
+
+
+def parse_files(listing: bytes) -> Listing:
+    """Read what ``LIST_FILES`` printed."""
+    files: set[bytes] = set()
+    skipped: set[bytes] = set()
+    nested: set[bytes] = set()
+    for entry in listing.split(b"\0")[:-1]:
+        tag, path = entry[:1], entry[2:]
+        if path.endswith(b"/"):
+            nested.add(path[:-1])
+            continue
+        files.add(path)
+        if tag == b"S":
+            skipped.add(path)
+    return Listing(frozenset(files), frozenset(skipped), frozenset(nested))
 
 
 def _command(args: Sequence[Argument], git_dir: Path | None) -> list[Argument]:
@@ -427,17 +527,16 @@ def _unborn_branch(folder: Path) -> str | None:
     return branch
 
 
-def _settings(top: Path) -> dict[str, list[str]]:
+def _settings(listing: bytes) -> dict[str, list[str]]:
     """Return every configuration key with its values, weakest first."""
     settings: dict[str, list[str]] = {}
-    for entry in run_git(("config", "--list", "-z"), cwd=top).split(b"\0")[:-1]:
+    for entry in listing.split(b"\0")[:-1]:
         key, line_feed, value = entry.decode(errors="surrogateescape").partition("\n")
         settings.setdefault(key, []).append(value if line_feed else "true")
     return settings
 
 
 def _remotes(settings: Mapping[str, list[str]]) -> dict[str, str]:
-    # ``protocol.*``-like keys of our own ``-c`` set come along and do no harm.
     return {
         key[len("remote.") : -len(".url")]: without_credentials(urls[0])
         for key, urls in sorted(settings.items())
@@ -445,9 +544,9 @@ def _remotes(settings: Mapping[str, list[str]]) -> dict[str, str]:
     }
 
 
-def _main_worktree(top: Path, common_dir: Path) -> Path:
+def _main_worktree(top: Path, common_dir: Path, settings: Mapping[str, list[str]]) -> Path:
     if common_dir.name == ".git":
         return common_dir.parent
-    # The first entry is the main work tree, or the repository itself where that is bare.
-    entry = run_git(("worktree", "list", "--porcelain", "-z"), cwd=top).split(b"\0\0", 1)[0].split(b"\0")
-    return top if b"bare" in entry else Path(os.fsdecode(entry[0].removeprefix(b"worktree ")))
+    # A submodule's git folder says where its work tree is; one that was put elsewhere by hand says nothing, nor does a bare one.
+    worktree = settings.get("core.worktree")
+    return Path(os.path.normpath(common_dir / worktree[-1])) if worktree else top

@@ -12,9 +12,9 @@ import stat
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
-    from researchlab.tracking._git import ObjectFormat
+    from researchlab.tracking._git import Entry, ObjectFormat
 
 REGULAR = b"100644"
 EXECUTABLE = b"100755"
@@ -118,7 +118,7 @@ class WorkTree:
             message = "was written while it was read"
             raise Changing(message)
 
-    def differences(self, entries: dict[bytes, tuple[bytes, str]]) -> Iterator[bytes]:
+    def differences(self, entries: Mapping[bytes, Entry]) -> Iterator[bytes]:
         """Yield the paths of a tree whose mode or bytes on disk are others than the tree says."""
         for path, (mode, oid) in entries.items():
             if mode == GITLINK:

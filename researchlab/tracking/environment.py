@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 #: Environment variables that may change bits. Nothing else of the environment is recorded: it may hold secrets.
+#: (Not all of `TF_*`: Terraform keeps credentials under that prefix too.)
 VARIABLES = (
     "CUBLAS_*",
     "CUDA_*",
@@ -33,7 +34,14 @@ VARIABLES = (
     "OPENBLAS_*",
     "PYTHONHASHSEED",
     "PYTHONOPTIMIZE",
-    "TF_*",
+    "TF_CUBLAS_*",
+    "TF_CUDNN_*",
+    "TF_DETERMINISTIC_OPS",
+    "TF_DISABLE_*",
+    "TF_ENABLE_*",
+    "TF_GPU_*",
+    "TF_NUM_*",
+    "TF_XLA_*",
     "TZ",
     "XLA_*",
 )

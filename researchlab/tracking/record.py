@@ -107,14 +107,14 @@ class ResultRecord(_Document):
         error: Type and message of the exception that ended the block.
         metrics: Number of distinct metrics in the trace.
         points: Number of metric values in the trace.
-        states: Sources whose final State was recorded.
+        states: Number of States in the trace.
     """
 
     status: Literal["FINISHED", "FAILED", "KILLED"]
     error: str | None = None
     metrics: int = 0
     points: int = 0
-    states: tuple[str, ...] = ()
+    states: int = 0
 
 
 class Record(_Document):

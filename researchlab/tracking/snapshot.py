@@ -20,7 +20,7 @@ from researchlab.tracking._worktree import GITLINK, REGULAR, SYMLINK, Absent, Ch
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from researchlab.tracking._git import Repository
+    from researchlab.tracking._git import Entry, Listing, Repository
 
 _DIFF = (
     "diff-tree",
@@ -139,15 +139,6 @@ def capture(repo_path: str | os.PathLike[str] = ".", *, exclude: Iterable[str | 
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Listing:
-    """The paths git knows on disk: tracked and untracked ones, those that a sparse checkout skips, and nested repositories."""
-
-    files: frozenset[bytes] = frozenset()
-    skipped: frozenset[bytes] = frozenset()
-    nested: frozenset[bytes] = frozenset()
-
-
 class _Unsettled(Exception):  # noqa: N818 - a finding that is handled
     def __init__(self, path: bytes) -> None:
         super().__init__(path)
@@ -171,11 +162,14 @@ class _Survey:
         self.excluded: set[bytes] = set()
         self.disk = WorkTree(repository.top, repository.object_format)
         self._exclude = _relative(repository.top, exclude)
-        self._base: Mapping[bytes, tuple[bytes, str]] = {}
+        self._base: Mapping[bytes, Entry] = {}
         try:
-            if repository.head is not None:
-                self._base = _git.list_tree(repository.head, git_dir=repository.git_dir, isolated=False)
-            listing = _list_files(repository.top)
+            with (
+                _git.start_git((*_git.LIST_TREE, self.base_tree), cwd=repository.top) as in_base,
+                _git.start_git(_git.LIST_FILES, cwd=repository.top) as on_disk,
+            ):
+                self._base = _git.parse_tree(in_base.output())
+                listing = _git.parse_files(on_disk.output())
         except GitError as error:
             message = f"The state of {repository.top} could not be captured. {error}"
             raise SnapshotError(message) from error
@@ -204,7 +198,7 @@ class _Survey:
         self.changes.pop(path, None)
         self.left_out[path] = reason
 
-    def _look(self, path: bytes, listing: _Listing) -> None:
+    def _look(self, path: bytes, listing: Listing) -> None:
         if self._is_excluded(path):
             return
         then = self._base.get(path)
@@ -224,7 +218,7 @@ class _Survey:
         if then is None or (now.mode, now.oid) != then:
             self.changes[path] = now
 
-    def _note_absence(self, path: bytes, listing: _Listing) -> None:
+    def _note_absence(self, path: bytes, listing: Listing) -> None:
         if path in self._base:
             if path not in listing.skipped:
                 self.changes[path] = None
@@ -232,7 +226,7 @@ class _Survey:
             # A submodule that was added and not yet committed.
             self.left_out[path] = "is a git repository of its own: its content is not captured"
 
-    def _look_at_submodule(self, path: bytes, commit: str, listing: _Listing) -> bool:
+    def _look_at_submodule(self, path: bytes, commit: str, listing: Listing) -> bool:
         """Keep the base commit's submodule where one is on disk, and name it where it differs; False where none is."""
         status = self.disk.status(path)
         if status is None:
@@ -315,23 +309,6 @@ def _write_commit(stream: IO[bytes], survey: _Survey) -> None:
             stream.write(content.data)
             stream.write(b"\n")
     stream.write(b'\nls :1 ""\ndone\n')
-
-
-def _list_files(top: Path) -> _Listing:
-    # -t marks what a sparse checkout skips; assume-unchanged, which would hide an edit, plays no part in a listing.
-    output = _git.run_git(("ls-files", "-z", "-t", "-c", "-o", "--exclude-standard"), cwd=top)
-    files: set[bytes] = set()
-    skipped: set[bytes] = set()
-    nested: set[bytes] = set()
-    for entry in output.split(b"\0")[:-1]:
-        tag, path = entry[:1], entry[2:]
-        if path.endswith(b"/"):
-            nested.add(path[:-1])
-            continue
-        files.add(path)
-        if tag == b"S":
-            skipped.add(path)
-    return _Listing(frozenset(files), frozenset(skipped), frozenset(nested))
 
 
 def _relative(top: Path, paths: Iterable[str]) -> tuple[bytes, ...]:

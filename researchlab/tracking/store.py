@@ -127,6 +127,11 @@ class Store:
         return str(experiment.experiment_id)
 
 
+def default_files(root: Path) -> tuple[Path, ...]:
+    """Return the files and folders of the stores that a repository may hold at its root, the folder of MLflow's own included."""
+    return (*Store(_SQLITE + str(root / DATABASE_FILE)).files(), root / "mlruns")
+
+
 def resolve_store(tracking_uri: str | os.PathLike[str] | None, root: Path) -> Store:
     """Choose the store: the argument, else what MLflow was told (environment or ``set_tracking_uri``), else the default.
 

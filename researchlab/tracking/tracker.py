@@ -315,9 +315,9 @@ class _LiveRun:
         result = ResultRecord(
             status=status,
             error=None if error is None else f"{type(error).__name__}: {error}",
-            metrics=len(self.trace.names),
+            metrics=self.trace.names,
             points=self.trace.points,
-            states=tuple(self.trace.states),
+            states=self.trace.states,
         )
         return self.record.model_copy(
             update={

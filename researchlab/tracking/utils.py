@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from researchlab.errors import AmbiguousRunError, InvalidRunIdError
 from researchlab.tracking import _params
 from researchlab.tracking.record import RUN_ID_TAG
-from researchlab.tracking.store import quiet_mlflow
+from researchlab.tracking.store import default_files, quiet_mlflow
 
 if TYPE_CHECKING:
     import os
@@ -57,6 +57,8 @@ def check_run_id(run_id: str) -> str:
 def get_git_state(repo_path: str | os.PathLike[str] = ".") -> dict[str, Any]:
     """Return the exact state of a working tree, and change nothing in it.
 
+    The local MLflow store at the root (``mlflow.db``, ``mlartifacts/``, ``mlruns/``) is not part of it.
+
     Args:
         repo_path: The repository, or any folder inside it.
 
@@ -69,9 +71,11 @@ def get_git_state(repo_path: str | os.PathLike[str] = ".") -> dict[str, Any]:
         NotARepositoryError: The folder is not inside a git work tree.
         GitError: git is missing or failed.
     """
+    from researchlab.tracking._git import find_repository
     from researchlab.tracking.snapshot import capture
 
-    snapshot = capture(repo_path)
+    top = find_repository(repo_path).top
+    snapshot = capture(top, exclude=default_files(top))
     return {
         "base_commit": snapshot.base_commit,
         "patch": snapshot.patch.decode("utf-8", "surrogateescape"),

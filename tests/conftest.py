@@ -1,0 +1,62 @@
+"""In which surroundings do the tests run? Strict JAX, and nothing of the machine's own git, MLflow, cache and configuration."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Variables rather than calls: jax reads them when a test imports it, and a test that needs no jax does not load it. They are
+# set here and not in a fixture because mlflow and jax read their variables at import, which collection may cause.
+_STRICT_JAX = {
+    "JAX_NUM_CPU_DEVICES": "2",
+    "JAX_NUMPY_DTYPE_PROMOTION": "strict",
+    "JAX_NUMPY_RANK_PROMOTION": "raise",
+}
+_NO_TELEMETRY = {"DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true"}
+_FOREIGN = ("GIT_", "JAX_", "MLFLOW_", "XLA_")
+_GIT_CONFIG = """\
+[user]
+    name = Researcher
+    email = researcher@example.org
+[init]
+    defaultBranch = main
+[commit]
+    gpgSign = false
+[gc]
+    auto = 0
+"""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Isolate this process, and with it every process that a test starts; runs of this repository are re-executed as they are."""
+    if config.getoption("rlab_reproduce", default=None):
+        return
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    folder = tempfile.TemporaryDirectory(prefix="rlab-tests-")
+    config.add_cleanup(folder.cleanup)
+    home = Path(folder.name)
+    (home / ".gitconfig").write_text(_GIT_CONFIG)
+    for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
+        patch.delenv(name)
+    for name, value in {
+        **_STRICT_JAX,
+        **_NO_TELEMETRY,
+        "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home / ".cache"),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "XDG_DATA_HOME": str(home / ".local" / "share"),
+    }.items():
+        patch.setenv(name, value)
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks_between_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    # MLflow writes what `set_tracking_uri` and `set_experiment` are told into the environment (mlflow#7098).
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(name, raising=False)

@@ -1,0 +1,350 @@
+"""Capturing a work tree: what is in it, what is named, and that nothing is touched."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from helpers.repos import Repo, contents, footprint, isolated_git, make_repo
+from researchlab.errors import NotARepositoryError, SnapshotError
+from researchlab.tracking import _worktree
+from researchlab.tracking.snapshot import Change, Snapshot, capture
+
+pytestmark = pytest.mark.usefixtures(isolated_git.__name__)
+
+
+def statuses(snapshot: Snapshot) -> dict[str, str]:
+    return {change.path: change.status for change in snapshot.changed}
+
+
+def reasons(snapshot: Snapshot) -> dict[str, str]:
+    return {left.path: left.reason for left in snapshot.left_out}
+
+
+def test_a_clean_tree_is_its_base_commit(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"a": "x", "b/c": "y"})
+    snapshot = capture(repo.top)
+    assert snapshot.base_commit == repo.git("rev-parse", "HEAD")
+    assert snapshot.tree == repo.git("rev-parse", "HEAD^{tree}")
+    assert (snapshot.patch, snapshot.changed, snapshot.left_out, snapshot.is_dirty) == (b"", (), (), False)
+
+
+def test_the_tree_is_the_one_that_git_would_commit(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"a": "x", "b/c": "y", "d/e": "z"})
+    repo.write("a", "edited")
+    repo.write("new/file", "untracked", executable=True)
+    repo.git("rm", "--quiet", "b/c")
+    snapshot = capture(repo.top)
+    assert statuses(snapshot) == {"a": "M", "b/c": "D", "new/file": "A"}
+    assert snapshot.is_dirty
+    repo.commit()
+    assert snapshot.tree == repo.git("rev-parse", "HEAD^{tree}")
+
+
+def test_every_kind_of_change_has_its_letter(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"edited": "1", "mode": "2", "gone": "3", "turned": "4"})
+    repo.write("edited", "5")
+    repo.write("mode", "2", executable=True)
+    (repo.top / "gone").unlink()
+    (repo.top / "turned").unlink()
+    repo.link("turned", "edited")
+    repo.write("new")
+    assert statuses(capture(repo.top)) == {"edited": "M", "mode": "M", "gone": "D", "turned": "T", "new": "A"}
+
+
+def test_a_subfolder_captures_the_whole_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = make_repo(tmp_path, {"a": "x", "sub/b": "y"})
+    repo.write("a", "edited")
+    monkeypatch.chdir(repo.top / "sub")
+    assert capture().changed == (Change("a", "M"),)
+
+
+def test_paths_that_are_not_utf8_keep_their_bytes(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"a": "x"})
+    repo.write(b"\xff\n\"\\\t'", "y")
+    (change,) = capture(repo.top).changed
+    assert change.path.encode("utf-8", "surrogateescape") == b"\xff\n\"\\\t'"
+
+
+def test_ignored_files_are_not_listed_unless_they_are_in_the_base_commit(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"kept.log": "x"})
+    repo.write(".gitignore", "*.log\n")
+    repo.commit()
+    repo.write("kept.log", "edited")
+    repo.write("other.log", "y")
+    assert statuses(capture(repo.top)) == {"kept.log": "M"}
+    repo.git("rm", "--quiet", "--cached", "kept.log")
+    assert statuses(capture(repo.top)) == {"kept.log": "M"}
+
+
+def test_edits_that_git_was_told_not_to_see_are_found(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"assumed": "x", "skipped": "y"})
+    repo.git("update-index", "--assume-unchanged", "assumed")
+    repo.git("update-index", "--skip-worktree", "skipped")
+    repo.write("assumed", "X")
+    repo.write("skipped", "Y")
+    assert repo.git("status", "--short") == ""
+    assert statuses(capture(repo.top)) == {"assumed": "M", "skipped": "M"}
+
+
+def test_an_edit_of_the_same_size_and_time_stamp_is_found(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"a": "one"})
+    repo.git("status")
+    before = (repo.top / "a").stat()
+    repo.write("a", "two")
+    os.utime(repo.top / "a", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert statuses(capture(repo.top)) == {"a": "M"}
+
+
+@pytest.mark.parametrize("cone", ["--cone", "--no-cone"])
+def test_what_a_sparse_checkout_leaves_out_is_as_in_the_base_commit(tmp_path: Path, cone: str) -> None:
+    repo = make_repo(tmp_path, {"in/a": "x", "out/b": "y", "out/c": "z"})
+    repo.git("sparse-checkout", "set", cone, "in")
+    assert not (repo.top / "out" / "b").exists()
+    assert not capture(repo.top).is_dirty
+    repo.write("in/a", "edited")
+    assert statuses(capture(repo.top)) == {"in/a": "M"}
+
+
+def test_without_file_mode_the_executable_bit_is_that_of_the_base_commit(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"plain": "x"})
+    repo.write("tool", "y", executable=True)
+    repo.commit()
+    repo.git("config", "core.fileMode", "false")
+    repo.write("plain", "x", executable=True)
+    repo.write("tool", "y")
+    assert not capture(repo.top).is_dirty
+    repo.write("tool", "edited")
+    snapshot = capture(repo.top)
+    assert statuses(snapshot) == {"tool": "M"}
+    assert b"old mode" not in snapshot.patch
+
+
+def test_files_behind_a_symlinked_folder_are_gone(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path / "repo", {"data/a": "x", "data/b": "y"})
+    (repo.top / "data").rename(tmp_path / "elsewhere")
+    repo.link("data", "../elsewhere")
+    assert statuses(capture(repo.top)) == {"data": "A", "data/a": "D", "data/b": "D"}
+
+
+# What stays out, and is named
+
+
+def test_what_git_cannot_hold_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = make_repo(tmp_path, {"was_file": "x"})
+    (repo.top / "was_file").unlink()
+    os.mkfifo(repo.top / "was_file")
+    monkeypatch.chdir(repo.top)  # the name of a socket is short
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("sock")
+        snapshot = capture(repo.top)
+    # git does not list an untracked FIFO or socket at all.
+    assert reasons(snapshot) == {"was_file": "is a FIFO"}
+    assert snapshot.tree == repo.git("rev-parse", "HEAD^{tree}")
+    assert snapshot.is_dirty
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"a": "x"})
+    repo.write("secret").chmod(0)
+    assert reasons(capture(repo.top)) == {"secret": "cannot be read: Permission denied"}
+
+
+def test_excluded_paths_are_as_in_the_base_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = make_repo(tmp_path / "repo", {"mlflow.db": "tracked", "a": "x"})
+    repo.write("mlflow.db", "edited")
+    repo.write("mlartifacts/0/run/model", "y")
+    repo.write("mlartifacts2", "z")
+    (tmp_path / "alias").symlink_to(repo.top)
+    monkeypatch.chdir(repo.top)
+    snapshot = capture(exclude=[Path("mlflow.db"), tmp_path / "alias" / "mlartifacts", repo.top / "mlruns", Path("/etc")])
+    assert statuses(snapshot) == {"mlartifacts2": "A"}
+    assert reasons(snapshot) == dict.fromkeys(("mlartifacts", "mlflow.db"), "excluded by the caller")
+    (repo.top / "mlartifacts2").unlink()
+    assert not capture(exclude=[Path("mlflow.db"), Path("mlartifacts")]).is_dirty
+
+
+def test_a_nested_repository_is_named(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path / "repo", {"a": "x"})
+    make_repo(repo.top / "nested", {"b": "y"})
+    make_repo(repo.top / "fresh").write("c", "z")
+    snapshot = capture(repo.top)
+    assert set(reasons(snapshot)) == {"nested", "fresh"}
+    assert snapshot.is_dirty
+
+
+def with_submodule(folder: Path) -> tuple[Repo, Repo]:
+    library = make_repo(folder / "library", {"a": "x"})
+    repo = make_repo(folder / "repo", {"b": "y"})
+    repo.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", library.top, "lib")
+    return repo, Repo(repo.top / "lib")
+
+
+def test_a_submodule_is_kept_and_named_where_it_differs(tmp_path: Path) -> None:
+    repo, inner = with_submodule(tmp_path)
+    assert "lib" in reasons(capture(repo.top))  # added and not yet committed
+    repo.commit()
+    assert not capture(repo.top).is_dirty
+    inner.write("a", "edited")
+    snapshot = capture(repo.top)
+    assert "lib" in reasons(snapshot)
+    assert snapshot.is_dirty
+    assert snapshot.tree == repo.git("rev-parse", "HEAD^{tree}")
+    inner.git("commit", "--quiet", "--all", "--message", "local")
+    assert "lib" in reasons(capture(repo.top))
+
+
+def test_a_submodule_that_is_not_checked_out_is_clean(tmp_path: Path) -> None:
+    repo, _ = with_submodule(tmp_path)
+    repo.commit()
+    repo.git("submodule", "deinit", "--force", "lib")
+    assert not capture(repo.top).is_dirty
+    repo.write("lib/stray", "z")
+    assert "lib" in reasons(capture(repo.top))
+
+
+def test_a_file_that_is_written_all_the_time_is_named(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"a": "x"})
+    stop = threading.Event()
+    log = repo.write("train.log", b"x" * 3_000_000)
+
+    def write() -> None:
+        with log.open("ab", buffering=0) as file:
+            while not stop.is_set():
+                file.write(b"y")
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        snapshot = capture(repo.top)
+    finally:
+        stop.set()
+        writer.join()
+    assert reasons(snapshot) == {"train.log": "was written while it was read"}
+
+
+def test_a_large_file_that_changes_between_hash_and_copy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = make_repo(tmp_path, {"a": "x"})
+    repo.write("big", b"x" * (_worktree.IN_MEMORY + 1))
+    repo.write("a", "edited")
+    real = _worktree.WorkTree.chunks
+
+    def late(self: _worktree.WorkTree, path: bytes, content: _worktree.Content) -> object:
+        repo.write("big", b"y" * (_worktree.IN_MEMORY + 1))
+        return real(self, path, content)
+
+    monkeypatch.setattr(_worktree.WorkTree, "chunks", late)
+    snapshot = capture(repo.top)
+    assert statuses(snapshot) == {"a": "M"}
+    assert reasons(snapshot) == {"big": "was written while it was read"}
+
+
+# Nothing is touched
+
+
+def messy(folder: Path) -> Repo:
+    repo = make_repo(folder, {"a": "x", "b/c": "y", "gone": "z"})
+    repo.write("a", "staged")
+    repo.git("add", "a")
+    repo.write("a", "staged and edited")
+    repo.write("new", b"\0binary")
+    repo.write("intended", "later")
+    repo.git("add", "--intent-to-add", "intended")
+    (repo.top / "gone").unlink()
+    return repo
+
+
+def test_capture_changes_no_byte_and_no_time_stamp(tmp_path: Path) -> None:
+    repo = messy(tmp_path)
+    os.utime(repo.top / "b" / "c", (1, 1))  # a stale stat cache, which git would like to refresh
+    before = footprint(repo.top)
+    capture(repo.top)
+    assert footprint(repo.top) == before
+
+
+def test_a_held_index_lock_is_no_obstacle(tmp_path: Path) -> None:
+    repo = messy(tmp_path)
+    expected = capture(repo.top)
+    (repo.top / ".git" / "index.lock").touch()
+    assert capture(repo.top) == expected
+
+
+def test_ten_captures_at_once_agree(tmp_path: Path) -> None:
+    repo = messy(tmp_path)
+    before = footprint(repo.top)
+    with ThreadPoolExecutor(10) as pool:
+        snapshots = list(pool.map(capture, [repo.top] * 10))
+    assert all(snapshot == snapshots[0] for snapshot in snapshots)
+    assert footprint(repo.top) == before
+
+
+def test_variables_of_a_git_hook_are_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo, other = messy(tmp_path / "repo"), make_repo(tmp_path / "other", {"b": "y"})
+    expected = capture(repo.top)
+    before = footprint(other.top)
+    for name, value in {
+        "GIT_DIR": other.top / ".git",
+        "GIT_WORK_TREE": other.top,
+        "GIT_INDEX_FILE": other.top / ".git" / "index",
+        "GIT_OBJECT_DIRECTORY": other.top / ".git" / "objects",
+        "GIT_ALTERNATE_OBJECT_DIRECTORIES": other.top / ".git" / "objects",
+        "GIT_EXTERNAL_DIFF": "false",
+        "GIT_DIFF_OPTS": "-u0",
+        "GIT_LITERAL_PATHSPECS": "1",
+        "GIT_TRACE": "1",
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": "core.worktree",
+        "GIT_CONFIG_VALUE_0": other.top,
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    assert capture(repo.top) == expected
+    assert footprint(other.top) == before
+
+
+def test_nothing_is_left_in_the_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = messy(tmp_path / "repo")
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "scratch"))
+    capture(repo.top)
+    assert contents(tmp_path / "scratch") == {}
+
+
+# Bad input
+
+
+def test_outside_of_a_repository_capture_says_so(tmp_path: Path) -> None:
+    with pytest.raises(NotARepositoryError):
+        capture(tmp_path)
+
+
+def test_a_repository_that_lost_its_base_tree_is_refused(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"a/b": "x"})
+    tree = repo.git("rev-parse", "HEAD:a")
+    (repo.top / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
+    with pytest.raises(SnapshotError, match=rf"could not be captured(.|\n)*{tree}"):
+        capture(repo.top)
+
+
+def test_a_repository_that_lost_a_blob_of_an_edited_file_is_refused(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"a": "x"})
+    blob = repo.git("rev-parse", "HEAD:a")
+    (repo.top / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    repo.write("a", "edited")
+    with pytest.raises(SnapshotError, match=rf"could not be built(.|\n)*{blob}"):
+        capture(repo.top)
+
+
+def test_no_file_stays_open(tmp_path: Path) -> None:
+    if sys.platform != "linux":
+        pytest.skip("counts open files through /proc")
+    repo = messy(tmp_path)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        capture(repo.top)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
