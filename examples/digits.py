@@ -6,8 +6,6 @@ pytest --rlab-reproduce latest --rlab-experiment digits
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,11 +16,6 @@ from sklearn.datasets import load_digits
 
 from researchlab import ExperimentTracker
 from researchlab.design import Config, DataProvider, Loop, MLFlowTelemetry, State
-
-if TYPE_CHECKING:
-    from jaxtyping import Array, Float, Int
-
-    Batch = tuple[Float[Array, "batch 64"], Int[Array, " batch"]]
 
 
 class Digits(Config):
@@ -44,31 +37,29 @@ class Training(State):
 
 
 class Batches(DataProvider[Training]):
-    """Endless batches of 8x8 images (pixels in 0 to 1) and labels, drawn by a seeded generator."""
+    """Endless batches of images (float32[batch, 64], 0 to 1) and labels (int32[batch]), drawn by a seeded generator."""
 
     def __init__(self, config: Digits) -> None:
         images, labels = load_digits(return_X_y=True)
-        self.images = (images / 16.0).astype(np.float32)
-        self.labels = labels.astype(np.int32)
-        self.rng = np.random.default_rng(config.seed)
-        self.batch_size = config.batch_size
+        self.images, self.labels = (images / 16.0).astype(np.float32), labels.astype(np.int32)
+        self.rng, self.size = np.random.default_rng(config.seed), config.batch_size
 
     def __next__(self) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.rng.integers(len(self.labels), size=self.batch_size)
+        chosen = self.rng.integers(len(self.labels), size=self.size)
         return self.images[chosen], self.labels[chosen]
 
 
+def loss_and_accuracy(model: eqx.nn.MLP, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the mean cross-entropy and the share of images that the model names rightly."""
+    logits = jax.vmap(model)(images)
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+    return loss, (logits.argmax(axis=1) == labels).mean(dtype=jnp.float32)
+
+
 @eqx.filter_jit
-def step(state: Training, config: Digits, batch: Batch) -> tuple[Training, dict[str, Any]]:
-    """Take one step of Adam on the cross-entropy."""
-    images, labels = batch
-
-    def loss_of(model: eqx.nn.MLP) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        logits = jax.vmap(model)(images)
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
-        return loss, (logits.argmax(axis=1) == labels).mean(dtype=jnp.float32)
-
-    (loss, accuracy), gradient = eqx.filter_value_and_grad(loss_of, has_aux=True)(state.model)
+def step(state: Training, config: Digits, batch: tuple[jax.Array, jax.Array]) -> tuple[Training, dict[str, jax.Array]]:
+    """Take one step of Adam."""
+    (loss, accuracy), gradient = eqx.filter_value_and_grad(loss_and_accuracy, has_aux=True)(state.model, *batch)
     updates, opt_state = optax.adam(config.learning_rate).update(gradient, state.opt_state)
     return Training(eqx.apply_updates(state.model, updates), opt_state), {"loss": loss, "accuracy": accuracy}
 

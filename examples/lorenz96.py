@@ -6,7 +6,7 @@ pytest --rlab-reproduce latest --rlab-experiment lorenz96
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from researchlab import ExperimentTracker
 from researchlab.design import Config, FieldSelector, Loop, MLFlowTelemetry, State
 
 if TYPE_CHECKING:
-    from jaxtyping import Array, Float
+    from jax import Array
 
 
 class Lorenz96(Config):
@@ -28,20 +28,18 @@ class Lorenz96(Config):
 
 
 class Atmosphere(State):
-    """One value a longitude."""
+    """One value a longitude: float32[variables]."""
 
-    x: Float[Array, " variables"]
+    x: Array
 
 
-def tendency(x: Float[Array, " variables"], forcing: float) -> Float[Array, " variables"]:
+def tendency(x: Array, forcing: float) -> Array:
     """Return dx/dt: advection, damping, and a constant forcing."""
     return (jnp.roll(x, -1) - jnp.roll(x, 2)) * jnp.roll(x, 1) - x + forcing
 
 
 @FieldSelector(x="state.x", forcing="config.forcing", dt="config.dt")
-def runge_kutta(
-    x: Float[Array, " variables"], forcing: float, dt: float, batch: None = None
-) -> tuple[Atmosphere, dict[str, Any]]:
+def runge_kutta(x: Array, forcing: float, dt: float, batch: None = None) -> tuple[Atmosphere, dict[str, Array]]:
     """Take one step of the classical fourth-order method; there is no data, so ``batch`` is None."""
     del batch
     k1 = tendency(x, forcing)

@@ -17,7 +17,7 @@ from researchlab.tracking.runs import default_root, resolve_references
 from researchlab.tracking.store import resolve_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Mapping
 
 _SQLITE = "sqlite:///"
 
@@ -64,8 +64,9 @@ class Plan:
                         "with --rlab-tracking-uri, the ini option rlab_tracking_uri, or MLFLOW_TRACKING_URI."
                     )
                     raise pytest.UsageError(message)
+                references: list[str] = config.option.rlab_reproduce
                 run_ids = resolve_references(
-                    config.getoption("rlab_reproduce"),
+                    references,
                     tracking_uri=store.tracking_uri,
                     experiment=config.getoption("rlab_experiment") or config.getini("rlab_experiment") or None,
                     repo=repo,
@@ -77,7 +78,7 @@ class Plan:
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Self:
         """Take over the plan that the controller of pytest-xdist sent."""
-        return cls(**{**message, "run_ids": tuple(message["run_ids"])})
+        return cls(**message)
 
     def to_message(self) -> dict[str, Any]:
         """Return the plan in builtin types, which is all that pytest-xdist can send."""
@@ -94,8 +95,8 @@ class Plan:
 
 
 @contextlib.contextmanager
-def calm_imports() -> Iterator[None]:
-    """Keep the suite's `filterwarnings = error` away from what MLflow and its dependencies warn about; ours stay warnings."""
+def calm_imports() -> Generator[None]:
+    """Keep the suite's `filterwarnings = error` away from what MLflow and its dependencies warn about; show ours."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("always", ResearchlabWarning)

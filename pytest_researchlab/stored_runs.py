@@ -13,7 +13,6 @@ from researchlab.tracking.request import REQUEST_VARIABLE
 if TYPE_CHECKING:
     import os
     from collections.abc import Generator, Iterable
-    from pathlib import Path
 
     from _pytest._code.code import TerminalRepr, TracebackStyle  # pytest exports neither
 
@@ -56,8 +55,8 @@ class NotReproducedError(AssertionError):
 class StoredRun(pytest.Item):
     """A stored run; it passes when the same bits come back.
 
-    A plain item, not a test function: a user's autouse fixtures (another working directory, another store) are for tests,
-    and what they set up would not reach the process that executes the run anyway.
+    A plain item, not a test function: a user's autouse fixtures (another working directory, another store) are meant for
+    tests, not for the process that executes the run.
     """
 
     def __init__(self, *, plan: Plan, **node: Any) -> None:
@@ -92,16 +91,18 @@ class StoredRun(pytest.Item):
             raise NotReproducedError(verdict)
 
     def repr_failure(
-        self, excinfo: pytest.ExceptionInfo[BaseException], style: TracebackStyle | None = None
+        self,
+        excinfo: pytest.ExceptionInfo[BaseException],
+        style: TracebackStyle | None = None,  # noqa: ARG002 (pytest's signature; there is one way to show a verdict)
     ) -> str | TerminalRepr:
-        """Show the report of the verdict, or the message of our own error, in place of a traceback through the plugin."""
+        """Show the report of the verdict, or the message of our own error, in place of a traceback."""
         error = excinfo.value
         if isinstance(error, NotReproducedError):
             line = error.verdict.summary()
         elif isinstance(error, ResearchlabError):
             line = _first_line(error)
-        else:
-            return super().repr_failure(excinfo, style)
+        else:  # a defect of ours: without the frames of pytest, which a plain item would show
+            return excinfo.getrepr(style="short", tbfilter=lambda info: info.traceback.cut(path=__file__))
         representation = excinfo.getrepr(style="value", chain=False)
         if representation.reprcrash is not None:  # what the short summary, --tb=line and junit show
             representation.reprcrash.path = self.nodeid
@@ -110,10 +111,10 @@ class StoredRun(pytest.Item):
 
     def reportinfo(self) -> tuple[os.PathLike[str] | str, int | None, str]:
         """Return where the item stands in the progress output, and its heading in a failure."""
-        return _place(self.config), None, self.name
+        return self.config.rootpath / _NODE_ID, None, self.name
 
     def _note(self, **facts: str) -> None:
-        """Put facts where pytest-xdist, junit and the summary find them; a rerun of the item takes the place of the first."""
+        """Put facts where pytest-xdist, junit and the summary find them, in place of those of an earlier try."""
         others = [(name, value) for name, value in self.user_properties if not name.startswith("rlab.")]
         ours = {"run_id": self.name, **facts}
         self.user_properties[:] = [*others, *((f"rlab.{name}", str(value)) for name, value in ours.items() if value)]
@@ -153,7 +154,7 @@ class StoredRunHooks:
     ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
         """Put the runs behind what the session collected, as one collector of their own (pytest#7655)."""
         report = yield
-        if isinstance(collector, pytest.Session) and report.passed and report.result is not None:
+        if isinstance(collector, pytest.Session) and report.passed:
             # The node id is given: else the ids would begin with `::`, and junit's class names with a dot.
             report.result.append(StoredRuns.from_parent(collector, name=_NODE_ID, nodeid=_NODE_ID, plan=self._plan))
         return report
@@ -179,22 +180,17 @@ class StoredRunHooks:
         if not rows:
             return
         terminalreporter.section("researchlab")
-        columns = ("rlab.verdict", "rlab.run_id", "rlab.seconds")
-        verdict, run_id, seconds = (max(len(row.get(name, "")) for row in rows) for name in columns)
+        verdict, run_id, seconds = (
+            max(len(row.get(name, "")) for row in rows) for name in ("rlab.verdict", "rlab.run_id", "rlab.seconds")
+        )
         for row in rows:
+            took = f"{row['rlab.seconds']:>{seconds}} s" if "rlab.seconds" in row else " " * (seconds + 2)
+            line = f"  {row['rlab.run_id']:<{run_id}}  {took}  {row.get('rlab.outcome', '')}"
             colour = {"green": True} if row["rlab.verdict"] == _REPRODUCED else {"red": True}
             terminalreporter.write(row["rlab.verdict"].ljust(verdict), **colour)
-            terminalreporter.write(f"  {row['rlab.run_id']:<{run_id}}")
-            if seconds:
-                took = f"{row['rlab.seconds']} s" if "rlab.seconds" in row else ""
-                terminalreporter.write(f"  {took:>{seconds + 2}}")
-            terminalreporter.write(f"  {row.get('rlab.outcome', '')}".rstrip() + "\n")
+            terminalreporter.write_line(line.rstrip())
             if "rlab.kept" in row:
-                terminalreporter.write(f"{'':<{verdict}}  kept in {row['rlab.kept']}\n")
-
-
-def _place(config: pytest.Config) -> Path:
-    return config.rootpath / _NODE_ID
+                terminalreporter.write_line(f"{'':<{verdict}}  kept in {row['rlab.kept']}")
 
 
 def _first_line(error: ResearchlabError) -> str:

@@ -1,4 +1,4 @@
-"""In which surroundings do the tests run? Strict JAX, and nothing of the machine's own git, MLflow, cache and configuration."""
+"""In which surroundings do the tests run? Strict JAX, and nothing of the machine's own configuration, caches and stores."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-# Variables rather than calls: jax reads them when a test imports it, and a test that needs no jax does not load it. They are
-# set here and not in a fixture because mlflow and jax read their variables at import, which collection may cause.
+# Variables rather than calls, so that a test without jax does not load it. They are set before collection because jax and
+# mlflow read them when they are imported, which a test module may do.
 _STRICT_JAX = {
     "JAX_NUM_CPU_DEVICES": "2",
     "JAX_NUMPY_DTYPE_PROMOTION": "strict",
@@ -31,7 +31,7 @@ _GIT_CONFIG = """\
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Isolate this process, and with it every process that a test starts; runs of this repository are re-executed as they are."""
+    """Isolate this process and every process that a test starts, unless runs of this repository are re-executed."""
     if config.getoption("rlab_reproduce", default=None):
         return
     patch = pytest.MonkeyPatch()
@@ -60,3 +60,10 @@ def _no_leaks_between_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     # MLflow writes what `set_tracking_uri` and `set_experiment` are told into the environment (mlflow#7098).
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def default_jax_in_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that the test starts have JAX as a user has it, since optax does not run under strict promotion."""
+    for name in _STRICT_JAX:
+        monkeypatch.delenv(name)

@@ -8,13 +8,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
-FENCE = re.compile(r"^(?P<indent> *)```(?P<language>\w*)(?P<options>[^\n]*)\n(?P<body>.*?)^(?P=indent)```$", re.M | re.S)
+FENCE = re.compile(
+    r"^(?P<indent> *)```(?P<language>\w*)(?P<options>[^\n]*)\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
+)
 
 
 class Block(NamedTuple):
     """A block of code in a page.
 
-    A Python block runs, after the blocks above it on the same page and in their names, unless its fence says ``no-run``.
+    A Python block runs, with the names of the blocks above it on the page, unless its fence says ``no-run``.
     """
 
     page: Path
@@ -36,7 +38,7 @@ def blocks_of(page: Path) -> list[Block]:
             text.count("\n", 0, match.start()) + 1,
             match["language"],
             match["options"],
-            re.sub(f"^{match['indent']}", "", match["body"], flags=re.M),
+            re.sub(f"^{match['indent']}", "", match["body"], flags=re.MULTILINE),
         )
         for match in FENCE.finditer(text)
     ]
@@ -70,7 +72,7 @@ def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pyte
     names: dict[str, object] = {"__name__": "page"}
     for block in PYTHON[page]:
         if block.runs:
-            exec(compiled(block), names)  # noqa: S102 (our own pages)
+            exec(compiled(block), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

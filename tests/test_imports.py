@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-HEAVY = frozenset({"coolname", "equinox", "git", "jax", "jaxlib", "mlflow", "numpy", "pyarrow", "pydantic", "pytest", "syrupy"})
+HEAVY = frozenset(
+    {"coolname", "equinox", "git", "jax", "jaxlib", "mlflow", "numpy", "pyarrow", "pydantic", "pytest", "syrupy"}
+)
 
 
 def loaded_by(statement: str) -> frozenset[str]:
@@ -57,15 +59,21 @@ def test_the_plugin_loads_pytest_and_nothing_else() -> None:
     assert loaded_by("import pytest_researchlab.plugin") <= {"pytest"}
 
 
-@pytest.mark.parametrize("package", ["researchlab", "researchlab.design", "researchlab.numerics", "researchlab.tracking"])
+@pytest.mark.parametrize(
+    "package", ["researchlab", "researchlab.design", "researchlab.numerics", "researchlab.tracking"]
+)
 def test_every_public_name_exists(package: str) -> None:
-    assert loaded_by(f"import {package} as package\nassert package.__all__\nfor name in package.__all__: getattr(package, name)")
+    assert loaded_by(
+        f"import {package} as package\nassert package.__all__\nfor name in package.__all__: getattr(package, name)"
+    )
 
 
 def test_the_lowest_versions_are_those_of_the_project_file() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     promised = [*project["dependencies"], *project["optional-dependencies"]["examples"]]
-    pins = [line for line in (ROOT / "requirements" / "lowest.txt").read_text().splitlines() if not line.startswith("#")]
+    pins = [
+        line for line in (ROOT / "requirements" / "lowest.txt").read_text().splitlines() if not line.startswith("#")
+    ]
 
     def version(text: str, operator: str) -> tuple[str, tuple[int, ...]]:
         name, _, number = re.split(r"[,;]", text)[0].partition(operator)

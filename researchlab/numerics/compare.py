@@ -110,44 +110,52 @@ def compare_leaves(stored: Sequence[Leaf], received: Sequence[Leaf]) -> tuple[Le
             differences.append(LeafDifference(leaf.path, "removed", leaf.describe(), "nothing", size, size))
         elif (difference := compare_leaf(leaf, other)) is not None:
             differences.append(difference)
-    added = (LeafDifference(leaf.path, "added", "nothing", leaf.describe(), _size(leaf), _size(leaf)) for leaf in others.values())
-    return (*differences, *added)
+    for leaf in others.values():
+        size = _size(leaf)
+        differences.append(LeafDifference(leaf.path, "added", "nothing", leaf.describe(), size, size))
+    return tuple(differences)
 
 
 def incomparable(stored: Sequence[Leaf], received: Sequence[Leaf]) -> tuple[str, ...]:
-    """Return the paths of the leaves that have no stable text on one side or on both, so that "no difference" says nothing."""
+    """Return the paths of the leaves without a stable text on either side: "no difference" says nothing about them."""
     return tuple(dict.fromkeys(leaf.path for leaf in (*stored, *received) if not leaf.comparable))
 
 
 def compare_leaf(stored: Leaf, received: Leaf) -> LeafDifference | None:
-    """Return how one leaf differs, or None if its bits are the same; kind, dtype, shape, value, weak type, in this order."""
-    size = _size(stored)
+    """Return how one leaf differs, or None if its bits are the same.
 
-    def differs(reason: LeafReason, left: str, right: str) -> LeafDifference:
-        return LeafDifference(stored.path, reason, left, right, size, size)
-
+    Kind, dtype and shape come first, then the value, then the weak type.
+    """
     if stored.kind != received.kind:
-        return differs("kind", f"{stored.kind} {stored.dtype}", f"{received.kind} {received.dtype}")
+        return _whole(stored, "kind", f"{stored.kind} {stored.dtype}", f"{received.kind} {received.dtype}")
     if stored.dtype != received.dtype:
-        return differs("dtype", stored.dtype, received.dtype)
+        return _whole(stored, "dtype", stored.dtype, received.dtype)
     if stored.shape != received.shape:
-        return differs("shape", str(stored.shape), str(received.shape))
+        return _whole(stored, "shape", str(stored.shape), str(received.shape))
     if stored.array is None or received.array is None:
         if stored.static == received.static:
             return None
-        return differs("static", leaf_text(stored), leaf_text(received))
+        return _whole(stored, "static", leaf_text(stored), leaf_text(received))
+    difference = _value_difference(stored, received, stored.array, received.array)
+    if difference is None and stored.weak_type != received.weak_type:
+        return _whole(stored, "weak_type", stored.describe(), received.describe())
+    return difference
+
+
+def _value_difference(stored: Leaf, received: Leaf, left: NDArray[Any], right: NDArray[Any]) -> LeafDifference | None:
     if stored.kind == "scalar" and stored.dtype == "int":
-        value = _int_difference(stored, received)
-    elif stored.array.size == received.array.size == 0:
-        value = None
-    elif stored.array.dtype != received.array.dtype or stored.array.shape != received.array.shape:
+        return _int_difference(stored, received)
+    if left.size == right.size == 0:
+        return None
+    if left.dtype != right.dtype or left.shape != right.shape:
         # Keys of one name and shape whose key data is laid out in another way.
-        return differs("dtype", _layout(stored.array), _layout(received.array))
-    else:
-        value = _value_difference(stored, received, stored.array, received.array)
-    if value is None and stored.weak_type != received.weak_type:
-        return differs("weak_type", stored.describe(), received.describe())
-    return value
+        return _whole(stored, "dtype", f"{left.dtype}{list(left.shape)}", f"{right.dtype}{list(right.shape)}")
+    return _array_difference(stored, received, left, right)
+
+
+def _whole(leaf: Leaf, reason: LeafReason, stored: str, received: str) -> LeafDifference:
+    """Return a difference in which no element can be held against another."""
+    return LeafDifference(leaf.path, reason, stored, received, _size(leaf), _size(leaf))
 
 
 def _numbered(leaves: Sequence[Leaf]) -> list[tuple[tuple[str, int], Leaf]]:
@@ -163,10 +171,6 @@ def _size(leaf: Leaf) -> int:
     return math.prod(leaf.shape) if leaf.array is None or leaf.kind == "scalar" else leaf.array.size
 
 
-def _layout(array: NDArray[Any]) -> str:
-    return f"{array.dtype}{list(array.shape)}"
-
-
 def _int_difference(stored: Leaf, received: Leaf) -> LeafDifference | None:
     left, right = int_value(stored), int_value(received)
     if left == right:
@@ -178,9 +182,7 @@ def _int_difference(stored: Leaf, received: Leaf) -> LeafDifference | None:
     return LeafDifference(stored.path, "value", leaf_text(stored), leaf_text(received), 1, 1, (), max_abs=distance)
 
 
-def _value_difference(
-    stored: Leaf, received: Leaf, left: NDArray[Any], right: NDArray[Any]
-) -> LeafDifference | None:
+def _array_difference(stored: Leaf, received: Leaf, left: NDArray[Any], right: NDArray[Any]) -> LeafDifference | None:
     flat_left, flat_right = left.reshape(-1), right.reshape(-1)
     sizes = _Sizes()
     first: int | None = None
@@ -234,7 +236,7 @@ class _Sizes:
 
 
 def _largest_distance(left: NDArray[Any], right: NDArray[Any]) -> float | None:
-    """Return the largest absolute difference of two flat arrays that differ in every element; None if no pair has one."""
+    """Return the largest absolute difference of two flat arrays; None if no pair has one."""
     dtype = left.dtype
     if not is_number(dtype):
         return None

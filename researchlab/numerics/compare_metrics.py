@@ -178,7 +178,10 @@ def _occurrences(ranks: NDArray[np.int64]) -> NDArray[np.int64]:
     return occurrences
 
 
-def _first_difference(name: str, left: Points | None, right: Points | None, matched: _Matched) -> MetricDifference | None:
+def _first_difference(
+    name: str, left: Points | None, right: Points | None, matched: _Matched
+) -> MetricDifference | None:
+    reason: MetricReason
     candidates: list[tuple[int, int, MetricReason, int, int]] = []  # step, occurrence, reason, index left, index right
     differing = matched.missing.size + matched.extra.size
     if left is not None and right is not None:
@@ -186,12 +189,18 @@ def _first_difference(name: str, left: Points | None, right: Points | None, matc
         differing += unequal.size
         if unequal.size:
             at_left, at_right = int(matched.left[unequal[0]]), int(matched.right[unequal[0]])
-            reason: MetricReason = "value" if left.dtype(at_left) == right.dtype(at_right) else "dtype"
-            candidates.append((*_place(left, at_left), reason, at_left, at_right))
-    for points, indices, absence in ((left, matched.missing, "missing"), (right, matched.extra, "extra")):
+            reason = "value" if left.dtype(at_left) == right.dtype(at_right) else "dtype"
+            step, occurrence = _place(left, at_left)
+            candidates.append((step, occurrence, reason, at_left, at_right))
+    alone: tuple[tuple[Points | None, NDArray[np.intp], MetricReason], ...] = (
+        (left, matched.missing, "missing"),
+        (right, matched.extra, "extra"),
+    )
+    for points, indices, reason in alone:
         if points is not None and indices.size:
             index = int(indices[np.argmin(points.steps[indices])])
-            candidates.append((*_place(points, index), absence, index, index))
+            step, occurrence = _place(points, index)
+            candidates.append((step, occurrence, reason, index, index))
     if not candidates:
         return None
     step, occurrence, reason, at_left, at_right = min(candidates)

@@ -6,7 +6,7 @@ here, because ``np.savez`` and friends turn them into ``V2`` (ml_dtypes#206); bi
 
 from __future__ import annotations
 
-import functools
+import functools as ft
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ _FLOAT0 = np.dtype([("float0", np.void, 0)])
 _X87_BYTES = 10
 
 
-@functools.cache
+@ft.cache
 def dtype_named(name: str) -> np.dtype[Any]:
     """Return the dtype that ``dtype_name`` calls ``name``.
 

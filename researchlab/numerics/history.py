@@ -5,6 +5,7 @@ Columns instead of objects: a run of a million points is a few arrays for each m
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,7 @@ class Points:
     def all_bits(self) -> list[bytes]:
         """Return the bits of every point."""
         data, offsets = self.data.tobytes(), self.offsets.tolist()
-        return [data[start:end] for start, end in zip(offsets, offsets[1:], strict=False)]
+        return [data[start:end] for start, end in itertools.pairwise(offsets)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -98,7 +99,7 @@ class MetricHistory:
         )
 
     @classmethod
-    def from_columns(  # noqa: PLR0913 - six columns are six arguments
+    def from_columns(
         cls,
         *,
         names: Sequence[str],
@@ -135,6 +136,6 @@ class MetricHistory:
                     offsets=ends[start : end + 1] - ends[start],
                     data=data[ends[start] : ends[end]],
                 )
-                for name, start, end in zip(names, bounds.tolist(), bounds[1:].tolist(), strict=False)
+                for name, (start, end) in zip(names, itertools.pairwise(bounds.tolist()), strict=True)
             }
         )

@@ -86,7 +86,7 @@ def leaves_of(tree: Any, *, prefix: str = "", separator: str = ".") -> list[Leaf
     Raises:
         LeafError: a leaf is traced, was donated, or lies partly on another process's devices.
     """
-    import jax  # noqa: PLC0415 - see the module's docstring
+    import jax
 
     found = [
         (separator.join(filter(None, (prefix, path_text(keys, separator=separator)))), leaf)
@@ -100,7 +100,7 @@ def leaves_of(tree: Any, *, prefix: str = "", separator: str = ".") -> list[Leaf
     return [_leaf(path, leaf) for path, leaf in found]
 
 
-def leaf_from_bytes(  # noqa: PLR0913 - a leaf has seven fields
+def leaf_from_bytes(
     *, path: str, kind: str, dtype: str, shape: tuple[int, ...], weak_type: bool, data: Any, static: str | None
 ) -> Leaf:
     """Return the leaf whose array has the bytes ``data`` (anything with a buffer, shared; None for a static leaf).
@@ -130,14 +130,14 @@ def path_text(keys: Iterable[Any], *, separator: str = ".") -> str:
     Attribute names, dict keys and sequence indices, joined by ``separator``; a part that holds the separator or a backslash
     is escaped by backslashes.
     """
-    import jax  # noqa: PLC0415 - see the module's docstring
+    import jax
 
     return separator.join(_escaped(jax.tree_util.keystr((key,), simple=True), separator) for key in keys)
 
 
 def structure_text(tree: Any) -> str:
     """Return the structure of ``tree`` as jax prints it (static fields included), without the addresses of objects."""
-    import jax  # noqa: PLC0415 - see the module's docstring
+    import jax
 
     return _ADDRESS.sub("", str(jax.tree_util.tree_structure(tree)))
 
@@ -169,13 +169,16 @@ def _escaped(part: str, separator: str) -> str:
 
 
 def _check_readable(path: str, leaf: Any) -> None:
-    import jax  # noqa: PLC0415 - see the module's docstring
+    import jax
 
     if isinstance(leaf, jax.core.Tracer):
         msg = f"Leaf {path!r} is traced ({leaf.aval}): record the State outside of jit, grad, vmap and scan."
         raise LeafError(msg)
     if leaf.is_deleted():
-        msg = f"Leaf {path!r} was deleted (its buffer was donated to a jitted function): record the State that the function returned."
+        msg = (
+            f"Leaf {path!r} was deleted (its buffer was donated to a jitted function): record the State that the "
+            "function returned."
+        )
         raise LeafError(msg)
     if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         msg = (
@@ -186,7 +189,7 @@ def _check_readable(path: str, leaf: Any) -> None:
 
 
 def _leaf(path: str, value: Any) -> Leaf:
-    import jax  # noqa: PLC0415 - see the module's docstring
+    import jax
 
     if isinstance(value, jax.Array):
         if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
@@ -198,7 +201,7 @@ def _leaf(path: str, value: Any) -> Leaf:
     kind = type(value)
     if kind in {bool, int, float, complex}:
         if kind is int:
-            dtype, bits = encode_int(value)
+            dtype, bits = encode_int(cast("int", value))
             array = np.frombuffer(bits, np.uint8) if dtype == "int" else np.array(value, "<i8")
         else:
             array = exact(np.array(value))
@@ -209,5 +212,7 @@ def _leaf(path: str, value: Any) -> Leaf:
 def _array_leaf(path: str, array: NDArray[Any], *, weak_type: bool) -> Leaf:
     dtype = dtype_name(array.dtype)
     if dtype is None:  # objects, records, variable-width strings: no bits to compare
-        return Leaf(path, "static", f"numpy.ndarray of {array.dtype}", array.shape, weak_type=False, array=None, static=None)
+        return Leaf(
+            path, "static", f"numpy.ndarray of {array.dtype}", array.shape, weak_type=False, array=None, static=None
+        )
     return Leaf(path, "array", dtype, array.shape, weak_type=weak_type, array=exact(array), static=None)

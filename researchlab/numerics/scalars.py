@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import struct
+import sys
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from researchlab.errors import MetricError
@@ -21,6 +23,12 @@ from researchlab.numerics.dtypes import (
 )
 
 _INT64 = range(-(2**63), 2**63)
+# Most metrics are of these: their bits are the memory as it is, without padding or unused bits.
+_PLAIN: dict[type, str] = {
+    dtype.type: dtype.name
+    for dtype in map(np.dtype, (*"?bhilqBHILQefdFD", ml_dtypes.bfloat16))
+    if dtype.isnative and sys.byteorder == "little"
+}
 _double = struct.Struct("<d").pack
 _long = struct.Struct("<q").pack
 
@@ -50,6 +58,8 @@ def encode_scalar(value: Any, *, name: str) -> tuple[str, bytes]:
         return "bool", b"\x01" if value else b"\x00"
     if kind is int:
         return encode_int(value)
+    if (plain := _PLAIN.get(kind)) is not None:
+        return plain, value.tobytes()
     if isinstance(value, np.generic) or hasattr(value, "__array__"):
         return _encode_array(value, name)
     if isinstance(value, complex):
@@ -61,7 +71,7 @@ def encode_scalar(value: Any, *, name: str) -> tuple[str, bytes]:
             return "float64", _double(float(value))
         except Exception as error:  # whatever a foreign __float__ raises
             raise MetricError(_refusal(name, value, "Log a number.")) from error
-    raise MetricError(_refusal(name, value, "Log a number: metrics are scalars, other values belong in an artifact or in log_config."))
+    raise MetricError(_refusal(name, value, "Log a number; other values belong in an artifact or in log_config."))
 
 
 def encode_int(value: int) -> tuple[str, bytes]:
@@ -102,13 +112,16 @@ def _encode_array(value: Any, name: str) -> tuple[str, bytes]:
     try:
         array = np.asarray(value)
     except Exception as error:  # jax raises a family of its own for tracers, keys and deleted buffers
-        with contextlib.suppress(Exception):  # a torch tensor that needs its gradient is refused by numpy, not by float()
+        # A torch tensor that needs its gradient is refused by numpy, and not by float().
+        with contextlib.suppress(Exception):
             return "float64", _double(float(value))
         first_line = next(iter(str(error).splitlines()), type(error).__name__)
-        remedy = f"It cannot be read on the host ({first_line}): return it from the jitted function and log what comes out."
+        remedy = f"It cannot be read here ({first_line}): return it from the jitted function and log what comes out."
         raise MetricError(_refusal(name, value, remedy)) from error
     if isinstance(value, np.ndarray) and np.ma.is_masked(value):
         raise MetricError(_refusal(name, value, "It is masked, so that there is no value to log."))
+    if (plain := _PLAIN.get(array.dtype.type)) is not None and array.size == 1 and array.dtype.isnative:
+        return plain, array.tobytes()
     if array.size != 1:
         remedy = "Log one metric per element, or reduce it first (`.mean()`); whole arrays belong in the State."
         raise MetricError(_refusal(name, value, remedy))
@@ -128,4 +141,3 @@ def _refusal(name: str, value: Any, remedy: str) -> str:
     of = "" if shape is None else f" of dtype {dtype} and shape {tuple(shape)}"
     text = f" {value!r:.60}" if isinstance(value, (str, bytes)) else ""
     return f"Metric {name!r} is not one number: it is a {kind}{of}{text}. {remedy}"
-

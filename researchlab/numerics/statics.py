@@ -7,11 +7,11 @@ address and no hash order). What has no such text gets none, and cannot be compa
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import enum
 import fractions
-import functools
+import functools as ft
 import pathlib
 import re
 import types
@@ -38,10 +38,10 @@ _BY_REPR = (
     type(NotImplemented),
     decimal.Decimal,
     fractions.Fraction,
-    datetime.date,
-    datetime.time,
-    datetime.datetime,
-    datetime.timedelta,
+    dt.date,
+    dt.time,
+    dt.datetime,
+    dt.timedelta,
     uuid.UUID,
     re.Pattern,
 )
@@ -67,15 +67,16 @@ def _text(value: Any, depth: int) -> str | None:
     if depth == 0:  # a container that holds itself
         return None
     if isinstance(value, enum.Enum):
-        inner = value.name if value.name is not None else _text(value.value, depth - 1)  # pyright: ignore[reportUnnecessaryComparison] - an unnamed Flag
+        name: str | None = value.name  # None: several flags without a name of their own
+        inner = name if name is not None else _text(value.value, depth - 1)
         return None if inner is None else f"{type_text(kind)}.{inner}"
     if kind in _BY_REPR:
         return repr(value)
     if isinstance(value, pathlib.PurePath):
         return f"{type_text(kind)}({value.as_posix()!r})"
     if isinstance(value, np.dtype):
-        return f"dtype({value.name!r})"  # pyright: ignore[reportUnknownMemberType]
-    if isinstance(value, functools.partial):
+        return f"dtype({value.name!r})"
+    if isinstance(value, ft.partial):
         return _call("functools.partial", (value.func, value.args, value.keywords), depth)
     if kind in {list, tuple, dict, set, frozenset}:
         return _container(value, depth)
@@ -99,10 +100,10 @@ def _named(value: Any, depth: int) -> str | None:
 
 def _container(value: Any, depth: int) -> str | None:
     if isinstance(value, dict):
-        return _call("dict", (item for pair in value.items() for item in pair), depth)  # pyright: ignore[reportUnknownVariableType]
+        return _call("dict", (item for pair in value.items() for item in pair), depth)
     inner = [_text(item, depth - 1) for item in value]
     if isinstance(value, (set, frozenset)):
-        inner = sorted(text for text in inner if text is not None) if None not in inner else inner
+        inner.sort(key=lambda text: text or "")  # the order of a set is the order of its hashes
     return _joined(type(value).__name__, inner)
 
 

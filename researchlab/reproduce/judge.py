@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from researchlab.numerics.compare import compare_leaves, incomparable
@@ -11,12 +10,16 @@ from researchlab.numerics.compare_metrics import compare_metrics
 from researchlab.reproduce.verdict import Divergence, VerdictKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping
 
     from researchlab.numerics.compare import LeafDifference
     from researchlab.numerics.compare_metrics import MetricComparison
     from researchlab.tracking.record import Record
-    from researchlab.tracking.trace import Trace, TracedState
+    from researchlab.numerics.leaves import Leaf
+    from researchlab.tracking.trace import Trace
+
+    StateName = tuple[str, int | None]
+    States = Mapping[StateName, tuple[Leaf, ...]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Judgement:
 
 @dataclasses.dataclass(frozen=True)
 class _StateComparison:
-    differences: tuple[tuple[TracedState, LeafDifference], ...]
+    differences: tuple[tuple[StateName, LeafDifference], ...]
     states: int
     leaves: int
     not_compared: tuple[str, ...]
@@ -76,7 +79,7 @@ def judge(stored_record: Record, stored: Trace, received_record: Record, receive
     first = _first(metrics, states)
     if first is not None:
         lines = [f"metric {difference.describe()}" for difference in sorted(metrics.differences, key=lambda d: d.step)]
-        lines += [f"State '{state.source}' {difference.describe()}" for state, difference in states.differences]
+        lines += [f"State '{name[0]}' {difference.describe()}" for name, difference in states.differences]
         return Judgement(
             VerdictKind.DIVERGED,
             f"the bits differ first at {first.where()}" if first.step is not None else f"the bits differ in the {first.where()}",
@@ -117,37 +120,24 @@ def _ended(stored: Record, received: Record, *, interrupted: bool) -> Judgement 
     )
 
 
-def _compare_states(stored: Sequence[TracedState], received: Sequence[TracedState], *, prefix: bool) -> _StateComparison:
-    others = dict(_numbered(received))
-    differences: list[tuple[TracedState, LeafDifference]] = []
+def _compare_states(stored: States, received: States, *, prefix: bool) -> _StateComparison:
+    differences: list[tuple[StateName, LeafDifference]] = []
     not_compared: list[str] = []
     states = leaves = 0
-    for key, state in _numbered(stored):
-        if prefix and state.step is None:
-            not_compared.append(f"State '{state.source}': the run was interrupted, so that it is not its final one")
+    for name, before in stored.items():
+        if prefix and (name[1] is None or name not in received):
+            not_compared.append(f"State '{name[0]}': the run was interrupted before its end")
             continue
-        other = others.pop(key, None)
-        found = compare_leaves(state.leaves, () if other is None else other.leaves)
-        differences += [(state, difference) for difference in found]
-        silent = set() if other is None else set(incomparable(state.leaves, other.leaves))
-        not_compared += [f"leaf '{path}' of State '{state.source}': it has no stable text" for path in sorted(silent)]
+        now = received.get(name, ())
+        differences += [(name, difference) for difference in compare_leaves(before, now)]
+        silent = set(incomparable(before, now))
+        not_compared += [f"leaf '{path}' of State '{name[0]}': it has no stable text" for path in sorted(silent)]
         states += 1
-        leaves += len(state.leaves) - len(silent)
+        leaves += len(before) - len(silent)
     if not prefix:
-        for state in others.values():
-            differences += [(state, difference) for difference in compare_leaves((), state.leaves)]
+        for name in received.keys() - stored.keys():
+            differences += [(name, difference) for difference in compare_leaves((), received[name])]
     return _StateComparison(tuple(differences), states, leaves, tuple(not_compared))
-
-
-def _numbered(states: Iterable[TracedState]) -> list[tuple[tuple[str, int | None, int], TracedState]]:
-    """Give each State a key: its source, its step, and how often that pair came before."""
-    seen: Counter[tuple[str, int | None]] = Counter()
-    keyed: list[tuple[tuple[str, int | None, int], TracedState]] = []
-    for state in states:
-        place = (state.source, state.step)
-        keyed.append(((*place, seen[place]), state))
-        seen[place] += 1
-    return keyed
 
 
 def _first(metrics: MetricComparison, states: _StateComparison) -> Divergence | None:
@@ -156,12 +146,16 @@ def _first(metrics: MetricComparison, states: _StateComparison) -> Divergence | 
     if metrics.first is not None:
         found = metrics.first
         candidates.append(Divergence(found.step, found.name, "metric", found.stored, found.received, found.ulp))
-    for state, difference in states.differences[:1]:
+    for (source, step), difference in sorted(states.differences, key=lambda item: _order(item[0][1]))[:1]:
         index = difference.first_index
         place = f"[{', '.join(map(str, index))}]" if index else ""
-        name = f"{state.source}: {difference.path}{place}"
-        candidates.append(Divergence(state.step, name, "leaf", difference.stored, difference.received, difference.ulp))
-    return min(candidates, key=lambda item: float("inf") if item.step is None else item.step, default=None)
+        name = f"{source}: {difference.path}{place}"
+        candidates.append(Divergence(step, name, "leaf", difference.stored, difference.received, difference.ulp))
+    return min(candidates, key=lambda item: _order(item.step), default=None)
+
+
+def _order(step: int | None) -> float:
+    return float("inf") if step is None else step
 
 
 def _in_words(metrics: MetricComparison, states: _StateComparison) -> str:

@@ -131,7 +131,9 @@ class Verdict:
 
     def report(self) -> str:
         """Return the outcome with its evidence, for a terminal of 100 columns."""
-        lines = [f"{self.kind}  {self.run_id}", f"  ({MEANING[self.kind]})", *_row("reason", self.reason)]
+        lines = [f"{self.kind}  {self.run_id}", f"  ({MEANING[self.kind]})"]
+        if not self.ok:
+            lines += _row("reason", self.reason)
         lines += _row("code", self.code) + _row("command", self.started)
         if self.first is not None:
             lines += _row("first", self.first.where())

@@ -198,7 +198,7 @@ class TraceWriter:
             try:
                 for start in range(0, len(rows), POINTS_PER_BATCH):
                     self._metrics_stream.write(self._batch(rows[start : start + POINTS_PER_BATCH]))
-            except Exception as error:  # shown to whoever adds, flushes or closes next
+            except Exception as error:  # noqa: BLE001 - shown to whoever adds, flushes or closes next
                 failure = error
             with self._changed:
                 self._written += len(rows)
@@ -270,10 +270,11 @@ class _Stream:
         self._writer: pa.RecordBatchStreamWriter | None = None
 
     def write(self, batch: pa.RecordBatch) -> None:
-        if self._writer is None:
+        writer = self._writer
+        if writer is None:
             self._file = pa.OSFile(str(self._path), "wb")  # unbuffered: straight to write(2)
-            self._writer = pa.ipc.new_stream(self._file, self._schema)
-        self._writer.write_batch(batch)
+            writer = self._writer = pa.ipc.new_stream(self._file, self._schema)
+        writer.write_batch(batch)
 
     def close(self) -> None:
         if self._writer is not None and self._file is not None:
@@ -320,8 +321,11 @@ def _unchanging(leaf: Leaf) -> Leaf:
         return leaf
     owner: Any = array
     while isinstance(owner, np.ndarray) and not owner.flags.writeable and owner.base is not None:
-        owner = owner.base  # pyright: ignore[reportUnknownMemberType]
-    read_only = not owner.flags.writeable if isinstance(owner, np.ndarray) else isinstance(owner, bytes) or getattr(owner, "readonly", False)
+        owner = owner.base
+    if isinstance(owner, np.ndarray):
+        read_only = not owner.flags.writeable
+    else:
+        read_only = isinstance(owner, bytes) or (isinstance(owner, memoryview) and owner.readonly)
     return leaf if read_only else dataclasses.replace(leaf, array=array.copy())
 
 

@@ -8,6 +8,7 @@ store that borrows the repository's.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -275,7 +276,18 @@ def _build(survey: _Survey, git_dir: Path) -> tuple[str, bytes]:
     if not patch:
         message = f"git found no difference in {repository.top} where {len(survey.changes)} files differ from the base commit."
         raise SnapshotError(message)
-    return tree, patch
+    return tree, _appliable(patch, survey.changes)
+
+
+def _appliable(patch: bytes, paths: Iterable[bytes]) -> bytes:
+    """Quote what git prints and cannot read: in a header without quotes, a folder whose name ends in a space ends the path."""
+    if not any(b" /" in path for path in paths):
+        return patch
+
+    def quoted(header: re.Match[bytes]) -> bytes:
+        return b"diff --git %s %s" % (_git.quote_path(b"a/" + header[1]), _git.quote_path(b"b/" + header[1]))
+
+    return re.sub(rb"^diff --git a/([^\n]* /[^\n]*) b/\1$", quoted, patch, flags=re.MULTILINE)
 
 
 def _write_commit(stream: IO[bytes], survey: _Survey) -> None:

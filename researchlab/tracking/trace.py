@@ -71,6 +71,13 @@ def read_trace(folder: Path) -> Trace:
     return Trace(history, leaves, truncated=metrics.truncated or states.truncated)
 
 
+def _broken(path: Path, what: str) -> RecordError:
+    return RecordError(
+        f"Trace file {path} cannot be read: {what}. Fetch the run's artifacts again; if they are damaged in the store too, "
+        "the run can be run again but not compared."
+    )
+
+
 class _Reading:
     """One stream file, read batch by batch; ``truncated`` is known when the batches are through."""
 
@@ -88,9 +95,9 @@ class _Reading:
             source = pa.memory_map(str(self.path)) if size else pa.BufferReader(b"")
             start, end = source.read_at(4, 0), source.read_at(8, max(size - 8, 0))
         except OSError as error:
-            raise self.error(str(error)) from error
+            raise _broken(self.path, str(error)) from error
         if not END_MARK.startswith(start):
-            raise self.error("it is not an Arrow stream")
+            raise _broken(self.path, "it is not an Arrow stream")
         self.truncated = end != END_MARK
         try:
             reader = pa.ipc.open_stream(source)
@@ -101,27 +108,24 @@ class _Reading:
                 yield batch
         except StopIteration:
             if source.tell() != size:
-                raise self.error(f"its end mark is at byte {source.tell()} of {size}") from None
+                raise _broken(self.path, f"its end mark is at byte {source.tell()} of {size}") from None
         except (pa.ArrowException, OSError) as error:
             # A batch that the kill cut off reaches beyond the end of the file; everything else is damage.
             if not self.truncated or source.tell() != size:
-                raise self.error(str(error)) from error
-
-    def error(self, what: str) -> RecordError:
-        return RecordError(
-            f"Trace file {self.path} cannot be read: {what}. Fetch the run's artifacts again; if they are damaged in the store "
-            "too, the run can be run again but not compared."
-        )
+                raise _broken(self.path, str(error)) from error
 
     def _check_schema(self, schema: pa.Schema) -> None:
         version = (schema.metadata or {}).get(VERSION_KEY)
         if version is not None and version != VERSION:
-            raise self.error(
+            raise _broken(
+                self.path,
                 f"it has version {version.decode(errors='replace')} and this researchlab reads version {VERSION.decode()} "
-                "(`pip install -U researchlab`)"
+                "(`pip install -U researchlab`)",
             )
         if version is None or not schema.equals(self._schema):
-            raise self.error(f"it is an Arrow stream of something else, with the columns {', '.join(schema.names)}")
+            raise _broken(
+                self.path, f"it is an Arrow stream of something else, with the columns {', '.join(schema.names)}"
+            )
 
 
 def _history(reading: _Reading) -> MetricHistory:
@@ -134,7 +138,7 @@ def _history(reading: _Reading) -> MetricHistory:
     data = [np.zeros(0, np.uint8)]
     for batch in reading.batches():
         if any(column.null_count for column in batch.columns):
-            raise reading.error("a point is not complete")
+            raise _broken(reading.path, "a point is not complete")
         name, step, dtype, bits, _ = batch.columns
         name_codes.append(_codes(name, names))
         dtype_codes.append(_codes(dtype, dtypes))
@@ -166,9 +170,9 @@ def _check_widths(reading: _Reading, dtype: str, widths: NDArray[np.int64]) -> N
     try:
         expected = None if dtype == "int" else dtype_named(dtype).itemsize
     except ValueError as error:
-        raise reading.error(str(error)) from error
+        raise _broken(reading.path, str(error)) from error
     if expected is not None and (widths != expected).any():
-        raise reading.error(f"a {dtype} has {int(widths[widths != expected][0])} bytes instead of {expected}")
+        raise _broken(reading.path, f"a {dtype} has {int(widths[widths != expected][0])} bytes instead of {expected}")
 
 
 def _states(reading: _Reading) -> dict[tuple[str, int | None], tuple[Leaf, ...]]:
@@ -197,4 +201,4 @@ def _read_leaf(reading: _Reading, row: dict[str, Any], data: Any) -> Leaf:
             static=row["static"],
         )
     except ValueError as error:
-        raise reading.error(f"leaf {row['path']!r}: {error}") from error
+        raise _broken(reading.path, f"leaf {row['path']!r}: {error}") from error

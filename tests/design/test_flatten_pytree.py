@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from researchlab.design import State, flatten_pytree, unflatten_pytree
@@ -150,6 +150,7 @@ trees = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(trees, st.sampled_from([".", "/", "__"]))
 def test_any_tree_comes_back(tree, separator):
     flat = flatten_pytree(tree, separator=separator)

@@ -25,6 +25,7 @@ class Box(State):
     x: jax.Array
     sub: Sub
     d: dict
+    layers: dict
     items: list
     pair: Pair
     nothing: None = None
@@ -55,7 +56,8 @@ def state():
     return Box(
         x=jnp.arange(3.0),
         sub=Sub(jnp.asarray(7.0)),
-        d={"key": 1, "a.b": 2, 5: 3, "keys": 4},
+        d={"key": 1, "a.b": 2, "keys": 4},
+        layers={5: 3},
         items=[10, 11, {"deep": 12}],
         pair=Pair(20, 21),
     )
@@ -71,7 +73,7 @@ def got(path, state):
         ("state.sub.val", 7.0),
         ("state.d.key", 1),
         ("state.d.a\\.b", 2),
-        ("state.d.5", 3),
+        ("state.layers.5", 3),
         ("state.d.keys", 4),
         ("state.items.0", 10),
         ("state.items.-1.deep", 12),
@@ -98,9 +100,9 @@ def test_a_malformed_path_is_refused_when_the_selector_is_made(path):
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("state.z", r"stops at 'z': state is a Box with fields x, sub, d, items, pair, nothing"),
+        ("state.z", r"stops at 'z': state is a Box with fields x, sub, d, layers, items, pair, nothing"),
         ("state.sub.vall", r"stops at 'vall': state.sub is a Sub with fields val. Did you mean 'val'"),
-        ("state.d.kee", r"state.d is a dict with keys key, a.b, 5, keys. Did you mean 'key'"),
+        ("state.d.kee", r"state.d is a dict with keys key, a.b, keys. Did you mean 'key'"),
         ("state.items.3", r"stops at '3': state.items is a list of length 3"),
         ("state.items.-4", r"state.items is a list of length 3"),
         ("state.items.two", r"stops at 'two': state.items is a list of length 3"),

@@ -34,6 +34,8 @@ NASTY_NAMES = [
     b" lead and trail ",
     b"a/ b /c\n",
     b"dev/null",
+    b"folder /empty",
+    b" /x /y",
     b"{a => b}",
     b"$HOME `x` ;#&",
 ]
@@ -69,12 +71,14 @@ def restored(repo: Repo, into: Path, snapshot: Snapshot | None = None) -> Repo:
     )
     assert contents(top) == contents(repo.top)
     after = footprint(repo.top)
-    # Objects that the snapshot uses may get a new time stamp; nothing else changes in any way.
+    # Objects that the snapshot uses may get a new time stamp, and so does a shared index whenever git reads it; nothing else
+    # changes in any way.
     assert {path: (mode, data) for path, (mode, _, data) in after.items()} == {
         path: (mode, data) for path, (mode, _, data) in before.items()
     }
-    assert {path: entry for path, entry in after.items() if "objects" not in path} == {
-        path: entry for path, entry in before.items() if "objects" not in path
+    renewed = ("objects", "sharedindex")
+    assert {path: entry for path, entry in after.items() if not any(name in path for name in renewed)} == {
+        path: entry for path, entry in before.items() if not any(name in path for name in renewed)
     }
     return Repo(top)
 
@@ -213,6 +217,17 @@ def nasty_names_edited(repo: Repo) -> None:
 
 
 @state
+def nasty_names_without_content(repo: Repo) -> None:
+    for name in NASTY_NAMES:
+        repo.write(name)
+    repo.commit()
+    for name in NASTY_NAMES:
+        (repo.top / os.fsdecode(name)).chmod(0o755)
+        repo.write(b"new/" + name)
+        repo.write(b"blob/" + name, b"\0")
+
+
+@state
 def nasty_contents(repo: Repo) -> None:
     for number, content in enumerate(NASTY_CONTENTS):
         repo.write(f"nasty/{number}", content)
@@ -315,9 +330,9 @@ def test_a_state_comes_back_to_the_byte(name: str, tmp_path: Path) -> None:
     STATES[name](repo)
     again = restored(repo, tmp_path / "restored")
     # What is dirty, and what was untracked, is so again (what was staged is not staged).
-    repo.git("reset", "--quiet")
     assert again.git("rev-parse", "HEAD") == repo.git("rev-parse", "HEAD")
-    if name != "attributes" and name != "file_mode_off":  # git shows these through its filters
+    if name != "attributes":  # git looks at these through a filter that fails
+        repo.git("reset", "--quiet")
         assert again.git("status", "--short") == repo.git("status", "--short")
     # What was restored is captured as the same snapshot.
     first, second = capture(repo.top), capture(again.top)

@@ -1,0 +1,114 @@
+"""Which branches of this repository hold restored runs, and may one be deleted?"""
+
+from __future__ import annotations
+
+import difflib
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from researchlab.errors import GitError
+from researchlab.tracking import _git
+from researchlab.tracking._checkout import BRANCH_FOLDER, leave_command
+
+_REF_FOLDER = "refs/heads/" + BRANCH_FOLDER
+_FIELDS = ("refname", "objectname", "committerdate:iso-strict", "contents:subject", "worktreepath")
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentBranch:
+    """A branch ``experiment/RUN``.
+
+    Attributes:
+        run_id: The run that it was made for.
+        branch: Its name.
+        base_commit: Id of the commit that it was made at, or None when git does not remember (its reflog has expired).
+        commit: Id of the commit that it stands on now.
+        date: When that commit was made, in ISO 8601.
+        subject: First line of that commit's message.
+        checked_out_at: The work tree that it is checked out in, or None.
+    """
+
+    run_id: str
+    branch: str
+    base_commit: str | None
+    commit: str
+    date: str
+    subject: str
+    checked_out_at: str | None
+
+
+def list_branches(repo: Path) -> list[ExperimentBranch]:
+    """Return the branches ``experiment/*`` of the repository that holds ``repo``, by name.
+
+    Raises:
+        NotARepositoryError: ``repo`` is in no work tree.
+        GitError: git failed.
+    """
+    top = _git.find_repository(repo).top
+    # %00 cannot be in any of the fields, and no field begins with a NUL: \0\n ends an entry.
+    layout = "%00".join(f"%({field})" for field in _FIELDS) + "%00"
+    output = _git.run_git(("for-each-ref", f"--format={layout}", _REF_FOLDER), cwd=top).decode(errors="surrogateescape")
+    branches: list[ExperimentBranch] = []
+    for entry in output.split("\0\n")[:-1]:
+        reference, commit, date, subject, place = entry.split("\0")
+        reflog = _git.call_git(("rev-list", "--walk-reflogs", reference, "--"), cwd=top).stdout.decode().split()
+        branches.append(
+            ExperimentBranch(
+                run_id=reference.removeprefix(_REF_FOLDER),
+                branch=reference.removeprefix("refs/heads/"),
+                base_commit=reflog[-1] if reflog else None,
+                commit=commit,
+                date=date,
+                subject=subject,
+                checked_out_at=place or None,
+            )
+        )
+    return branches
+
+
+def delete_branch(run_id: str, *, repo: Path, force: bool = False) -> ExperimentBranch:
+    """Delete the branch of a restored run. The tracked run stays as it is.
+
+    Args:
+        run_id: The run.
+        repo: A folder in the work tree.
+        force: Delete it also when it holds the last copy of a commit.
+
+    Returns:
+        The branch that was.
+
+    Raises:
+        GitError: There is no such branch, it is checked out, or it has commits that are on no other branch, remote or tag.
+        NotARepositoryError: ``repo`` is in no work tree.
+    """
+    repository = _git.find_repository(repo)
+    known = {branch.run_id: branch for branch in list_branches(repo)}
+    branch = known.get(run_id)
+    if branch is None:
+        close = difflib.get_close_matches(run_id, known, n=3, cutoff=0.5)
+        advice = f"Closest: {', '.join(close)}." if close else "`rlab list` shows the branches that there are."
+        message = f"There is no branch {BRANCH_FOLDER}{run_id} in {repository.top}. {advice}"
+        raise GitError(message)
+    if branch.checked_out_at is not None:
+        place = Path(branch.checked_out_at)
+        here = place.resolve() == repository.top.resolve()
+        go = leave_command(repository) if here else f"git -C {shlex.quote(str(place))} switch <another branch>"
+        message = f"The branch {branch.branch} is checked out in {place}. Leave it first: {go}"
+        raise GitError(message)
+    if not force:
+        count = _own_commits(branch.branch, repository.top)
+        if count:
+            what = "1 commit that is" if count == 1 else f"{count} commits that are"
+            message = (
+                f"The branch {branch.branch} has {what} on no other branch, remote or tag (newest: {branch.commit[:7]} "
+                f"{branch.subject}). Merge it, or delete it with all that: rlab delete {run_id} --force"
+            )
+            raise GitError(message)
+    _git.run_git(("branch", "--quiet", "-D", branch.branch), cwd=repository.top)
+    return branch
+
+
+def _own_commits(branch: str, top: Path) -> int:
+    others = (f"--exclude={branch}", "--branches", "--remotes", "--tags")
+    return int(_git.run_git(("rev-list", "--count", f"refs/heads/{branch}", "--not", *others), cwd=top))

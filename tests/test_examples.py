@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from researchlab.tracking.store import resolve_store
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("default_jax_in_children")]
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with the examples in it, one of them edited and one file untracked."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "examples").mkdir()
+    for name in EXAMPLES:
+        (folder / "examples" / f"{name}.py").write_bytes((ROOT / "examples" / f"{name}.py").read_bytes())
+    (folder / ".gitignore").write_bytes((ROOT / ".gitignore").read_bytes())
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "examples"]):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    with (folder / "examples" / "plain.py").open("a") as file:
+        file.write("# an edit\n")
+    (folder / "notes.txt").write_text("untracked\n")
+    return folder
+
+
+def run_example(project: Path, name: str, *, cwd: Path) -> Run:
+    """Run an example as a user does, and return what MLflow has of it."""
+    script = project / "examples" / f"{name}.py"
+    finished = subprocess.run(
+        [sys.executable, "-W", "error::UserWarning", script], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    client = resolve_store(None, project).open()
+    experiment = client.get_experiment_by_name(name)
+    assert experiment is not None
+    return client.search_runs([experiment.experiment_id], order_by=["attributes.start_time DESC"], max_results=1)[0]
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_runs_from_any_folder_and_gives_the_same_numbers_again(
+    name: str, project: Path, tmp_path: Path
+) -> None:
+    status = git_status(project)
+    first = run_example(project, name, cwd=project)
+    second = run_example(project, name, cwd=tmp_path)
+    assert first.info.run_id != second.info.run_id
+    assert first.info.status == second.info.status == "FINISHED"
+    assert first.data.metrics
+    assert all(math.isfinite(value) for value in first.data.metrics.values())
+    assert first.data.metrics == second.data.metrics
+    assert git_status(project) == status
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_an_example_fits_on_a_page(name: str) -> None:
+    assert len((ROOT / "examples" / f"{name}.py").read_text().splitlines()) <= 80
+
+
+def git_status(project: Path) -> str:
+    """Return what git says has changed in the project."""
+    command = ["git", "status", "--porcelain", "--untracked-files=all"]
+    return subprocess.run(command, cwd=project, check=True, capture_output=True, text=True).stdout
