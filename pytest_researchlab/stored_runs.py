@@ -55,7 +55,7 @@ class NotReproducedError(AssertionError):
 class StoredRun(pytest.Item):
     """A stored run; it passes when the same bits come back.
 
-    A plain item, not a test function: a user's autouse fixtures (another working directory, another store) are meant for
+    A plain item, not a test function: the suite's autouse fixtures (another working directory, another store) are for its
     tests, not for the process that executes the run.
     """
 
@@ -69,7 +69,6 @@ class StoredRun(pytest.Item):
         """Execute the run again and judge it."""
         plan = self._plan
         self.verdict = None
-        self._note(verdict=_NO_VERDICT)
         try:
             with calm_imports():
                 from researchlab.reproduce import reproduce
@@ -77,13 +76,14 @@ class StoredRun(pytest.Item):
                 verdict = reproduce(
                     self.name, tracking_uri=plan.tracking_uri, repo=plan.repo, timeout=plan.timeout, keep=plan.keep
                 )
-        except ResearchlabError as error:
+        except Exception as error:
             self._note(verdict=_NO_VERDICT, outcome=_first_line(error))
             raise
         self.verdict = verdict
+        found = verdict.reason if verdict.first is None else f"first at {verdict.first.where()}"
         self._note(
             verdict=verdict.kind.value,
-            outcome=verdict.compared if verdict.ok else verdict.reason,
+            outcome=verdict.compared if verdict.ok else found,
             seconds="" if verdict.seconds is None else f"{verdict.seconds:.1f}",
             kept="" if verdict.kept is None else str(verdict.kept),
         )
@@ -193,5 +193,6 @@ class StoredRunHooks:
                 terminalreporter.write_line(f"{'':<{verdict}}  kept in {row['rlab.kept']}")
 
 
-def _first_line(error: ResearchlabError) -> str:
-    return str(error).strip().partition("\n")[0]
+def _first_line(error: Exception) -> str:
+    line = str(error).strip().partition("\n")[0]
+    return line if isinstance(error, ResearchlabError) else f"{type(error).__name__}: {line}"

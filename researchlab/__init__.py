@@ -5,6 +5,7 @@ Importing this package loads neither jax nor mlflow; the names below are loaded 
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from researchlab import _start as _start
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from researchlab.tracking.tracker import ExperimentTracker as ExperimentTracker
 
 __all__ = ["ExperimentTracker", "ResearchlabError", "ResearchlabWarning"]
+
+if "RLAB_REQUEST" in os.environ:  # this process is a re-execution
+    from researchlab.tracking._redirection import redirect_stores
+
+    redirect_stores(os.environ["RLAB_REQUEST"])
 
 __getattr__, __dir__ = lazy_names(
     __name__,

@@ -51,11 +51,10 @@ def pop(recorder: Recorder) -> None:
 
 def current() -> Recorder | None:
     """Return the recorder of the innermost active run, or None where nothing is tracked."""
-    own = _own.get()
-    if own:
-        return own[-1]
     with _lock:
-        return _everyone[-1] if _everyone else None
+        # A context that was copied before a run ended (a thread's, an asyncio task's) still names its recorder.
+        own = [recorder for recorder in _own.get() if any(recorder is other for other in _everyone)]
+        return (own or _everyone or [None])[-1]
 
 
 @contextlib.contextmanager

@@ -27,6 +27,10 @@ class RecordError(ResearchlabError, ValueError):
     """A run's record or trace is missing, broken, or of a version that this researchlab cannot read."""
 
 
+class MissingPatchError(RecordError):
+    """The patch of a run is not among its artifacts."""
+
+
 class ConfigError(ResearchlabError, ValueError):
     """A configuration file or mapping cannot be read, or holds a key that cannot be logged."""
 

@@ -1,4 +1,4 @@
-"""In which surroundings do the tests run? Strict JAX, and nothing of the machine's own configuration, caches and stores."""
+"""In which surroundings do the tests run? Strict JAX, and nothing of the machine's own configuration and stores."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-# Variables rather than calls, so that a test without jax does not load it. They are set before collection because jax and
-# mlflow read them when they are imported, which a test module may do.
+# Variables rather than calls, so that a test without jax does not load it. They are set before collection because jax
+# and mlflow read them when they are imported, which a test module may do.
 _STRICT_JAX = {
     "JAX_NUM_CPU_DEVICES": "2",
     "JAX_NUMPY_DTYPE_PROMOTION": "strict",

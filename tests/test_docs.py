@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
@@ -69,6 +70,9 @@ def test_the_python_of_a_page_compiles(page: Path) -> None:
 )
 def test_the_python_of_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    for command in (["init", "--quiet"], ["commit", "--quiet", "--allow-empty", "--message", "start"]):
+        subprocess.run(["git", *command], check=True)
+    (tmp_path / ".gitignore").write_bytes((ROOT / ".gitignore").read_bytes())
     names: dict[str, object] = {"__name__": "page"}
     for block in PYTHON[page]:
         if block.runs:

@@ -23,6 +23,7 @@ from researchlab.design._typevars import C, S
 from researchlab.errors import CheckpointError, CheckpointNotFoundError
 
 _SHOWN_AT_MOST = 8
+_USER_DEFINED = 2  # of numpy.dtype.isbuiltin
 
 
 class EquinoxPersister(Persister[S, C]):
@@ -79,15 +80,15 @@ class EquinoxPersister(Persister[S, C]):
             CheckpointError: the file is damaged or holds other leaves; names the leaves that differ.
         """
         source = _existing(Path(path))
+        leaves, treedef = jax.tree_util.tree_flatten(state_structure)
         with source.open("rb") as file:
             try:
-                state = eqx.tree_deserialise_leaves(file, state_structure, filter_spec=_read_leaf)
-                is_complete = not file.read(1)
-            except (RuntimeError, ValueError, EOFError, OSError) as error:
+                loaded = [_read_leaf(file, leaf) for leaf in leaves]
+            except ValueError as error:
                 raise _mismatch(source, state_structure) from error
-            if not is_complete:
+            if file.read(1):
                 raise _mismatch(source, state_structure)
-        return cast("S", state), config_structure, 0
+        return cast("S", jax.tree_util.tree_unflatten(treedef, loaded)), config_structure, 0
 
 
 def _serialise(file: BinaryIO, state: object, target: Path) -> None:
@@ -106,8 +107,7 @@ def _write_leaf(file: BinaryIO, leaf: Any) -> None:
     if not eqx.is_array_like(leaf):
         return
     value = np.asarray(jax.random.key_data(leaf) if _is_key(leaf) else leaf)
-    if value.dtype.kind == "V":
-        value = value.view(_raw(value.dtype))
+    value = value.view(_stored_as(value.dtype))
     # An object array would be pickled, and refused when it is read.
     np.save(file, value, allow_pickle=False)
 
@@ -116,7 +116,7 @@ def _read_leaf(file: BinaryIO, like: Any) -> Any:
     expected = _layout(like)
     if expected is None:
         return like
-    value = np.load(file, allow_pickle=False)
+    value = _read_record(file)
     if (value.shape, value.dtype) != expected:
         msg = "another shape or dtype"
         raise ValueError(msg)
@@ -132,6 +132,11 @@ def _read_leaf(file: BinaryIO, like: Any) -> Any:
     if isinstance(like, np.generic):
         return value.view(like.dtype)[()]
     return type(like)(value.item())
+
+
+def _read_record(file: BinaryIO) -> np.ndarray[Any, Any]:
+    """Read one array; ValueError where there is none. Unlike ``np.load`` it does not take other kinds of files."""
+    return np.lib.format.read_array(file, allow_pickle=False)
 
 
 def _as_jax(value: np.ndarray[Any, Any], like: jax.Array) -> jax.Array:
@@ -154,11 +159,12 @@ def _layout(leaf: Any) -> tuple[tuple[int, ...], np.dtype[Any]] | None:
     if not hasattr(leaf, "dtype"):
         leaf = np.asarray(leaf)
     dtype = np.dtype(leaf.dtype)
-    return tuple(leaf.shape), _raw(dtype) if dtype.kind == "V" else dtype
+    return tuple(leaf.shape), _stored_as(dtype)
 
 
-def _raw(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    return np.dtype(f"V{dtype.itemsize}")
+def _stored_as(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype of a record: raw bytes for what other packages add to NumPy (bfloat16, float8, int4)."""
+    return np.dtype(f"V{dtype.itemsize}") if dtype.isbuiltin == _USER_DEFINED else dtype
 
 
 def _is_key(leaf: object) -> bool:
@@ -198,8 +204,8 @@ def _records(path: Path) -> tuple[list[tuple[tuple[int, ...], np.dtype[Any]]], b
     with path.open("rb") as file:
         while file.tell() < size:
             try:
-                value = np.load(file, allow_pickle=False)
-            except (ValueError, EOFError, OSError):
+                value = _read_record(file)
+            except ValueError:
                 return records, True
             records.append((value.shape, value.dtype))
     return records, False

@@ -204,8 +204,10 @@ class Loop(Generic[S, C]):
         return flat
 
     def _log_config(self, reporter: Reporter) -> None:
-        if not self._has_logged_config and children(self.config) is not None:
-            reporter.params(flatten_names(self.config, what="parameter"))
+        if not self._has_logged_config:
+            # Also where there is nothing to log: a telemetry without a run has to say so before the first step.
+            has_values = children(self.config) is not None
+            reporter.params(flatten_names(self.config, what="parameter") if has_values else {})
         self._has_logged_config = True
 
     def _render(self) -> None:
@@ -223,7 +225,8 @@ class Loop(Generic[S, C]):
 
     def _record_state(self, recorder: Recorder, source: str) -> None:
         try:
-            recorder.record_state(self.state, self.step, source=source)
+            # Without a step it is the final State, until a further run() replaces it.
+            recorder.record_state(self.state, None, source=source)
         except Exception as error:  # noqa: BLE001 - it must not hide what ended the run
             _warn(f"the State after step {self.step} is not in the run's trace: {error!r}")
 

@@ -30,8 +30,8 @@ class LeafDifference:
 
     Attributes:
         path: the leaf.
-        reason: what differs: the leaf is only in the received tree ("added") or only in the stored one ("removed"), it is
-            another kind of leaf, has another dtype, shape, weak type, value, or (static leaves) another text.
+        reason: what differs: the leaf is only in the received tree ("added") or only in the stored one ("removed"), it
+            is another kind of leaf, has another dtype, shape, weak type, value, or (static leaves) another text.
         stored: the stored side: of a value the element at ``first_index`` in decimal and in bits, else what differs.
         received: the received side, likewise.
         differing: how many elements differ; all of them where no element can be held against another.
@@ -241,17 +241,16 @@ def _largest_distance(left: NDArray[Any], right: NDArray[Any]) -> float | None:
     if not is_number(dtype):
         return None
     if dtype.kind in "biu" or (is_extension(dtype) and not is_float(dtype) and part_dtype(dtype) is None):
-        wide = np.uint64 if dtype.kind == "u" else np.int64
-        left, right = left.astype(wide), right.astype(wide)
+        whole = np.uint64 if dtype.kind == "u" else np.int64
+        left, right = left.astype(whole), right.astype(whole)
         # Two's complement: the difference of the larger and the smaller is right modulo 2^64, also across the sign.
         return float((np.maximum(left, right).view(np.uint64) - np.minimum(left, right).view(np.uint64)).max())
-    part = part_dtype(dtype)
-    if is_extension(dtype):
-        wide_float = np.float64 if part is None else np.complex128
-        left, right = left.astype(wide_float), right.astype(wide_float)
-    elif dtype.itemsize < np.dtype(np.float64).itemsize:
-        left, right = left.astype(np.float64), right.astype(np.float64)
+    wide: Any = dtype
+    if part_dtype(dtype) is not None:
+        wide = np.complex128
+    elif is_float(dtype):
+        wide = np.float64
     with np.errstate(all="ignore"):
-        distances = np.abs(left - right).astype(np.float64)
+        distances = np.abs(left.astype(wide) - right.astype(wide)).astype(np.float64)
     distances = distances[~np.isnan(distances)]
     return float(distances.max()) if distances.size else None

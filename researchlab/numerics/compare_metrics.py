@@ -64,8 +64,8 @@ class MetricComparison:
     """The outcome of comparing two histories.
 
     Attributes:
-        differences: the first difference of each metric that differs, in the order in which the metrics were first logged
-            (stored ones first).
+        differences: the first difference of each metric that differs, in the order in which the metrics were first
+            logged (stored ones first).
         metrics: how many metrics were judged.
         points: how many points were held against each other.
         ignored: the metrics that a glob of ``ignore`` matched.
@@ -92,8 +92,8 @@ def compare_metrics(
     Args:
         stored: the history as it was.
         received: the history as it is now.
-        prefix: the original was interrupted: points that a metric has from its last stored step on, and metrics that were
-            not reached at all, are counted in ``beyond`` and are no differences.
+        prefix: the original was interrupted: points that a metric has from its last stored step on, and metrics that
+            were not reached at all, are counted in ``beyond`` and are no differences.
         ignore: globs of metrics that are not judged (``system/*``).
 
     Returns:

@@ -1,7 +1,7 @@
 """Which numpy dtype is behind a stored name, and how are its bits read?
 
-A stored dtype is a name (``float32``, ``bfloat16``, ``int4``, ``<U5``). The extension types of ml_dtypes are found by name
-here, because ``np.savez`` and friends turn them into ``V2`` (ml_dtypes#206); bits are always little-endian.
+A stored dtype is a name (``float32``, ``bfloat16``, ``int4``, ``<U5``). The extension types of ml_dtypes are found by
+name here, because ``np.savez`` and friends turn them into ``V2`` (ml_dtypes#206); bits are always little-endian.
 """
 
 from __future__ import annotations
@@ -179,7 +179,9 @@ def number_text(array: NDArray[Any]) -> str:
         return str(value)
     for digits in range(1, 10):
         text = f"{value:.{digits}g}"
-        if float(np.asarray(float(text)).astype(dtype)) == value:
+        with np.errstate(all="ignore"):  # rounding up may leave the dtype's range
+            back = float(np.asarray(float(text)).astype(dtype))
+        if back == value:
             return repr(float(text))
     return repr(value)
 

@@ -36,13 +36,13 @@ class Leaf:
     Attributes:
         path: where it is in the tree (``model.layers.0.weight``).
         kind: "array" (jax or numpy), "key" (typed PRNG keys), "scalar" (a Python number), "static" (anything else).
-        dtype: the name of the dtype (``float32``, ``bfloat16``, ``int4``); of a key as jax prints it (``key<fry>``); of a
-            Python number ``bool``, ``int``, ``float`` or ``complex``; of a static leaf its type.
+        dtype: the name of the dtype (``float32``, ``bfloat16``, ``int4``); of a key as jax prints it (``key<fry>``); of
+            a Python number ``bool``, ``int``, ``float`` or ``complex``; of a static leaf its type.
         shape: the logical shape; of keys the shape of the key array.
         weak_type: whether jax holds the dtype for weak.
         array: the exact bits, C-contiguous and little-endian; may share memory with the leaf. Of keys their key data,
-            uint32 of shape ``(*shape, words)``. Of a Python number shape ``()``; an int beyond 64 bits is the uint8 bytes
-            of its shortest two's complement. None for a static leaf.
+            uint32 of shape ``(*shape, words)``. Of a Python number shape ``()``; an int beyond 64 bits is the uint8
+            bytes of its shortest two's complement. None for a static leaf.
         static: a text that is the same in every process where the leaf is; None for the other kinds, and for a static
             leaf that has no such text and so cannot be compared.
     """
@@ -81,7 +81,8 @@ def leaves_of(tree: Any, *, prefix: str = "", separator: str = ".") -> list[Leaf
         separator: what stands between the parts of a path; a part that holds it is escaped by backslashes.
 
     Returns:
-        The leaves in jax's order, None among them (an optional field that is absent). Equinox's static fields are part of the structure, not leaves: see ``structure_text``.
+        The leaves in jax's order, None among them (an optional field that is absent). Equinox's static fields are part
+        of the structure, not leaves: see ``structure_text``.
 
     Raises:
         LeafError: a leaf is traced, was donated, or lies partly on another process's devices.
@@ -95,7 +96,7 @@ def leaves_of(tree: Any, *, prefix: str = "", separator: str = ".") -> list[Leaf
     for path, leaf in found:
         if isinstance(leaf, jax.Array):
             _check_readable(path, leaf)
-            if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            if not _is_key(leaf):
                 leaf.copy_to_host_async()
     return [_leaf(path, leaf) for path, leaf in found]
 
@@ -127,8 +128,8 @@ def leaf_from_bytes(
 def path_text(keys: Iterable[Any], *, separator: str = ".") -> str:
     """Return a jax key path as text, as ``flatten_pytree`` spells it.
 
-    Attribute names, dict keys and sequence indices, joined by ``separator``; a part that holds the separator or a backslash
-    is escaped by backslashes.
+    Attribute names, dict keys and sequence indices, joined by ``separator``; a part that holds the separator or a
+    backslash is escaped by backslashes.
     """
     import jax
 
@@ -169,9 +170,9 @@ def _escaped(part: str, separator: str) -> str:
 
 
 def _check_readable(path: str, leaf: Any) -> None:
-    import jax
+    from jax.core import Tracer
 
-    if isinstance(leaf, jax.core.Tracer):
+    if isinstance(leaf, Tracer):
         msg = f"Leaf {path!r} is traced ({leaf.aval}): record the State outside of jit, grad, vmap and scan."
         raise LeafError(msg)
     if leaf.is_deleted():
@@ -182,17 +183,24 @@ def _check_readable(path: str, leaf: Any) -> None:
         raise LeafError(msg)
     if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         msg = (
-            f"Leaf {path!r} ({leaf.dtype}{list(leaf.shape)}) lies partly on devices of other processes. Gather it first: "
-            "`jax.experimental.multihost_utils.process_allgather(state, tiled=True)`."
+            f"Leaf {path!r} ({leaf.dtype}{list(leaf.shape)}) lies partly on devices of other processes. Gather it "
+            "first: `jax.experimental.multihost_utils.process_allgather(state, tiled=True)`."
         )
         raise LeafError(msg)
+
+
+def _is_key(array: Any) -> bool:
+    import jax
+
+    # A dtype like `key<fry>` is none of numpy's, and only jax knows what it is.
+    return jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
 def _leaf(path: str, value: Any) -> Leaf:
     import jax
 
     if isinstance(value, jax.Array):
-        if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+        if _is_key(value):
             data = exact(np.asarray(jax.random.key_data(value)))
             return Leaf(path, "key", str(value.dtype), value.shape, weak_type=False, array=data, static=None)
         return _array_leaf(path, np.asarray(value), weak_type=bool(value.weak_type))

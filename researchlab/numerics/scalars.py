@@ -26,7 +26,7 @@ _INT64 = range(-(2**63), 2**63)
 # Most metrics are of these: their bits are the memory as it is, without padding or unused bits.
 _PLAIN: dict[type, str] = {
     dtype.type: dtype.name
-    for dtype in map(np.dtype, (*"?bhilqBHILQefdFD", ml_dtypes.bfloat16))
+    for dtype in (np.dtype(code) for code in (*"?bhilqBHILQefdFD", ml_dtypes.bfloat16))
     if dtype.isnative and sys.byteorder == "little"
 }
 _double = struct.Struct("<d").pack
@@ -36,10 +36,11 @@ _long = struct.Struct("<q").pack
 def encode_scalar(value: Any, *, name: str) -> tuple[str, bytes]:
     """Return the dtype and the bits of a metric's value.
 
-    A Python ``float`` is "float64", ``bool`` "bool", ``complex`` "complex128", ``int`` "int64", or beyond 64 bits "int" with
-    the shortest two's complement. Scalars and arrays of one element of numpy, jax or anything else that numpy can read
-    keep their dtype (bfloat16, float8 and int4 too); NaN payloads, -0.0 and infinities keep their bits. What MLflow would
-    convert (numeric text, Decimal, Fraction, any other object with ``__float__``) becomes "float64" in the same way.
+    A Python ``float`` is "float64", ``bool`` "bool", ``complex`` "complex128", ``int`` "int64", or beyond 64 bits "int"
+    with the shortest two's complement. Scalars and arrays of one element of numpy, jax or anything else that numpy can
+    read keep their dtype (bfloat16, float8 and int4 too); NaN payloads, -0.0 and infinities keep their bits. What
+    MLflow would convert (numeric text, Decimal, Fraction, any other object with ``__float__``) becomes "float64" in the
+    same way.
 
     Args:
         value: the metric's value.
@@ -75,7 +76,7 @@ def encode_scalar(value: Any, *, name: str) -> tuple[str, bytes]:
 
 
 def encode_int(value: int) -> tuple[str, bytes]:
-    """Return the dtype and the bits of a Python int: "int64", or "int" with the shortest two's complement beyond 64 bits."""
+    """Return the dtype and the bits of a Python int: "int64", or beyond it "int" with the shortest two's complement."""
     if value in _INT64:
         return "int64", _long(value)
     length = (value.bit_length() if value >= 0 else (value + 1).bit_length()) // 8 + 1

@@ -51,8 +51,9 @@ _DEEPEST = 20
 def static_text(value: Any) -> str | None:
     """Return the stable text of ``value``, or None where there is none.
 
-    Text, numbers, dates and the like as ``repr`` gives them; enum members, types and functions by module and qualified name
-    (two lambdas of one function share theirs); paths, partials, containers and dataclasses by what they are made of.
+    Text, numbers, dates and the like as ``repr`` gives them; enum members, types and functions by module and qualified
+    name (two lambdas of one function share theirs); paths, partials, containers and dataclasses by what they are made
+    of.
     """
     return _text(value, _DEEPEST)
 
@@ -67,8 +68,8 @@ def _text(value: Any, depth: int) -> str | None:
     if depth == 0:  # a container that holds itself
         return None
     if isinstance(value, enum.Enum):
-        name: str | None = value.name  # None: several flags without a name of their own
-        inner = name if name is not None else _text(value.value, depth - 1)
+        # A Flag in which nothing is set has no name.
+        inner = value.name or _text(value.value, depth - 1)
         return None if inner is None else f"{type_text(kind)}.{inner}"
     if kind in _BY_REPR:
         return repr(value)

@@ -17,16 +17,16 @@ NAN_DISTANCE: Final = 2**64 - 1
 
 
 def has_ulps(dtype: np.dtype[Any]) -> bool:
-    """Return whether ``ulp_distance`` takes ``dtype``: floats of numpy and ml_dtypes up to 64 bits, and complex ones of them."""
+    """Return whether ``ulp_distance`` takes ``dtype``: floats of up to 64 bits, and complex numbers of them."""
     return is_float(dtype) or part_dtype(dtype) is not None
 
 
 def ulp_distance(stored: ArrayLike, received: ArrayLike) -> NDArray[np.uint64]:
     """Return the distance of each pair of elements in units in the last place (ULP).
 
-    It is the number of steps of ``nextafter`` from one to the other: 0 if and only if the values are equal. -0.0 and 0.0
-    are 0 apart although their bits differ, and so are two NaNs whatever their payloads. A complex pair is as far apart as
-    the farther of its parts. An infinity lies one step after the largest finite number.
+    It is the number of steps of ``nextafter`` from one to the other: 0 if and only if the values are equal. -0.0 and
+    0.0 are 0 apart although their bits differ, and so are two NaNs whatever their payloads. A complex pair is as far
+    apart as the farther of its parts. An infinity lies one step after the largest finite number.
 
     Args:
         stored: any float or complex dtype of numpy or ml_dtypes up to 64 bits a part, any shape.
@@ -61,7 +61,8 @@ def _flat(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _real_distance(left: NDArray[Any], right: NDArray[Any]) -> NDArray[np.uint64]:
-    left_nan, right_nan = np.isnan(left).astype(bool), np.isnan(right).astype(bool)
+    with np.errstate(invalid="ignore"):  # looking at a signalling NaN is an invalid operation
+        left_nan, right_nan = np.isnan(left).astype(bool), np.isnan(right).astype(bool)
     left_negative, left_magnitude = _sign_and_magnitude(left)
     right_negative, right_magnitude = _sign_and_magnitude(right)
     # The bits of a float grow with its magnitude, so that the distance from zero is the magnitude's bits.

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from researchlab.tracking.record import EnvironmentRecord
 
-#: Facts that say where something is, not what it is.
-_IGNORED = frozenset({"python.executable"})
+#: Facts that say where something is, not what it is, and those that the packages say too.
+_IGNORED = frozenset({"python.executable", "jax.jax", "jax.jaxlib"})
 
 #: Packages whose version is known to change bits come first.
 _FIRST = ("packages.jaxlib", "packages.jax", "packages.numpy", "packages.equinox", "packages.optax", "packages.scipy")

@@ -120,6 +120,7 @@ def execute(record: Record, *, restored: Path, scratch: Path, timeout: float | N
     request = Request(
         run_id=record.run_id,
         tracking_uri=scratch_store(scratch).tracking_uri,
+        asker=os.getpid(),
         test=record.command.target if record.command.kind == "pytest" else None,
         ordinal=record.command.ordinal,
         original=original,
@@ -173,15 +174,18 @@ def _moved(argument: str, original: Path | None, restored: Path) -> str:
     if original is None:
         return argument
     head, equals, tail = argument.partition("=")
-    for before, path in (("", argument), (head + equals, tail)):
-        if path == str(original) or path.startswith(str(original) + os.sep):
-            return before + str(restored) + path[len(str(original)) :]
+    for before, name in (("", argument), (head + equals, tail)):
+        if not name.startswith(os.sep):
+            continue
+        for path in (Path(os.path.normpath(name)), Path(os.path.realpath(name))):
+            if path.is_relative_to(original):
+                return before + str(restored / path.relative_to(original))
     return argument
 
 
 def _environ(record: Record, *, request: Request, scratch: Path, folder: Path) -> dict[str, str]:
     """Return the present environment with the recorded variables that may change bits, and without what belongs to us."""
-    ours = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_", "MLFLOW_RUN_ID", "PYTEST_", "GIT_", "RLAB_")
+    ours = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_", "MLFLOW_RUN_ID", "PYTEST_", "GIT_", "RLAB_")
     environ = {
         name: value
         for name, value in os.environ.items()
@@ -211,8 +215,14 @@ def _wait(
     timed_out = False
     replied: float | None = None
     with output.open("wb") as stream:
-        process = subprocess.Popen(  # noqa: S603 (the recorded command is what is to be run)
-            words, cwd=folder, env=dict(environ), stdin=subprocess.DEVNULL, stdout=stream, stderr=stream, start_new_session=True
+        process = subprocess.Popen(
+            words,
+            cwd=folder,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,  # a process group of its own, which ends as a whole
         )
         try:
             while (code := process.poll()) is None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import signal
+import socket
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from researchlab.errors import GitError, NotARepositoryError, NotReExecutableError, RecordError, RestoreError
+from researchlab.errors import GitError, MissingPatchError, NotReExecutableError, RecordError
 from researchlab.reproduce._environment import environment_differences
 from researchlab.reproduce._execution import check_executable, describe, execute
-from researchlab.reproduce.judge import Judgement, judge, same_difference
+from researchlab.reproduce.judge import NOTHING_RECORDED, judge
 from researchlab.reproduce.verdict import Verdict, VerdictKind
 from researchlab.tracking import _git
-from researchlab.tracking.record import read_record
+from researchlab.tracking.record import TREE_TAG, read_record
 from researchlab.tracking.restore import restore
 from researchlab.tracking.runs import find_run
 from researchlab.tracking.trace import read_trace
@@ -23,8 +26,14 @@ from researchlab.tracking.trace import read_trace
 if TYPE_CHECKING:
     from researchlab.reproduce._execution import Execution
     from researchlab.tracking.record import Record, SnapshotRecord
+    from researchlab.tracking.request import Reply
     from researchlab.tracking.runs import TrackedRun
     from researchlab.tracking.trace import Trace
+
+_NAMED = 5
+
+#: Seconds by which the clock may have been set back since the process of a run began.
+_CLOCK_SLACK = 60.0
 
 
 def reproduce(
@@ -91,21 +100,19 @@ class _Attempt:
             return self._verdict(VerdictKind.NOT_RE_EXECUTABLE, str(error))
         if snapshot is None:
             return self._verdict(VerdictKind.NOT_RE_EXECUTABLE, "the record holds no code")
-        with self.tracked.documents() as documents:
-            stored = read_trace(documents)
-            try:
-                execution = self._execute(scratch / "1", snapshot)
-                verdict, judgement = self._judge(execution, stored)
-                if judgement is None or verdict.kind is not VerdictKind.DIVERGED or not confirm:
-                    return verdict
-                second = self._execute(scratch / "2", snapshot)
-                again = self._judge(second, stored)[1]
-            except (RestoreError, NotARepositoryError, RecordError) as error:
-                return self._verdict(VerdictKind.NOT_RESTORED, str(error))
-        if again is not None and same_difference(judgement, again):
-            return verdict
-        reason = f"{judgement.reason}, and a second re-execution differs from the first one"
-        return dataclasses.replace(verdict, kind=VerdictKind.NONDETERMINISTIC, reason=reason)
+        try:
+            with self.tracked.documents() as documents:
+                stored = _whole_trace(record, documents)
+                if not stored.metrics.points and not stored.states:
+                    return self._verdict(VerdictKind.NOT_COMPARABLE, NOTHING_RECORDED)
+                first = self._execute(scratch / "1", snapshot)
+                verdict = self._judge(first, stored)
+                if verdict.kind is VerdictKind.DIVERGED and confirm:
+                    second = self._execute(scratch / "2", snapshot)
+                    verdict = _confirmed(verdict, first, second)
+                return verdict
+        except (GitError, MissingPatchError) as error:
+            return self._verdict(VerdictKind.NOT_RESTORED, str(error))
 
     def _execute(self, scratch: Path, snapshot: SnapshotRecord) -> Execution:
         restored = restore(
@@ -132,66 +139,106 @@ class _Attempt:
                 continue
         return self.repo
 
-    def _judge(self, execution: Execution, stored: Trace) -> tuple[Verdict, Judgement | None]:
-        """Turn an execution into a verdict; without a judgement when it gave nothing that could be compared."""
-        found = dict(exit_code=execution.exit_code, seconds=execution.seconds, output="")
+    def _judge(self, execution: Execution, stored: Trace) -> Verdict:
         reply = execution.reply
         if reply is None:
-            if execution.timed_out:
-                reason = f"the time limit of {self.timeout:g} s ended it"
-            elif execution.exit_code == 0:
-                reason = (
-                    "the program ended without the run: it opened fewer trackers than the recorded one "
-                    f"(run {self.record.command.ordinal + 1} of the process is asked)"
-                )
-            else:
-                reason = f"the program ended with exit code {execution.exit_code} before its run did"
-            verdict = self._verdict(VerdictKind.FAILED, reason)
-            return dataclasses.replace(verdict, **{**found, "output": execution.output}), None
+            return self._verdict(VerdictKind.FAILED, self._why_no_reply(execution), execution)
         if reply.foreign:
-            shown = ", ".join(reply.foreign[:5]) + (" ..." if len(reply.foreign) > 5 else "")  # noqa: PLR2004
+            more = len(reply.foreign) - _NAMED
+            shown = ", ".join(reply.foreign[:_NAMED]) + (f" and {more} more" if more > 0 else "")
             reason = (
-                f"{shown} came from the original checkout, not from the restored tree. An import hook of an editable "
-                "install does that: install the project without -e, or in a mode that puts its folder on sys.path"
+                f"{shown} came from the original checkout {self._original()}, not from the restored tree. An import hook of "
+                "an editable install does that: install the project without -e, or in a mode that puts its folder on sys.path"
             )
-            return dataclasses.replace(self._verdict(VerdictKind.NOT_RESTORED, reason), **found), None
-        received_record = read_record(reply.record, where="the re-execution")
-        judgement = judge(self.record, stored, received_record, read_trace(reply.trace))
-        verdict = self._verdict(judgement.kind, judgement.reason)
+            return self._verdict(VerdictKind.NOT_RESTORED, reason, execution)
+        received_record, received = _received(reply)
+        judgement = judge(self.record, stored, received_record, received)
         return dataclasses.replace(
-            verdict,
+            self._verdict(judgement.kind, judgement.reason, execution),
             first=judgement.first,
             differences=judgement.differences,
             compared=judgement.compared,
             not_compared=judgement.not_compared,
             environment=environment_differences(self.record.environment, received_record.environment),
-            exit_code=execution.exit_code,
-            seconds=execution.seconds,
-            output=execution.output if judgement.kind is VerdictKind.FAILED else "",
-        ), judgement
+        )
 
-    def _verdict(self, kind: VerdictKind, reason: str) -> Verdict:
+    def _why_no_reply(self, execution: Execution) -> str:
+        code = execution.exit_code
+        if execution.timed_out:
+            return f"the time limit of {self.timeout:g} s ended it"
+        if code == 0:
+            number = self.record.command.ordinal + 1
+            return f"the program ended without opening its tracker number {number}, which is the one of this run"
+        if code is not None and code < 0:
+            return f"the program was ended by {signal.Signals(-code).name} before its run had ended"
+        return f"the program ended with exit code {code} before its run had ended"
+
+    def _original(self) -> str:
+        return "" if self.record.snapshot is None else self.record.snapshot.repository
+
+    def _verdict(self, kind: VerdictKind, reason: str, execution: Execution | None = None) -> Verdict:
         record = self.record
         ended = record.ended_at
         return Verdict(
             kind=kind,
             run_id=record.run_id,
             reason=reason,
-            code=_code(record),
+            code=_code(record, self.tracked.run.data.tags.get(TREE_TAG)),
             started=describe(record.command),
+            exit_code=None if execution is None else execution.exit_code,
+            output=execution.output if execution is not None and kind is VerdictKind.FAILED else "",
+            executions=0 if execution is None else 1,
+            seconds=None if execution is None else execution.seconds,
             recorded_seconds=None if ended is None else ended - record.started_at,
             store=self.tracked.store.tracking_uri,
         )
 
 
-def _code(record: Record) -> str:
+def _whole_trace(record: Record, documents: Path) -> Trace:
+    """Read the trace, and hold it against what the record says is in it: a lost file must not look like an empty one."""
+    trace = read_trace(documents)
+    result = record.result
+    if result is None:
+        return trace  # killed outright: what there is, is what there is
+    recorded = (result.metrics, result.points, result.states)
+    found = (len(trace.metrics.metrics), trace.metrics.points, len(trace.states))
+    if recorded != found or trace.truncated:
+        say = "{} metrics with {} values, and {} States".format
+        message = (
+            f"The trace of run '{record.run_id}' is damaged: {say(*recorded)} were recorded, and {say(*found)} are in {documents}. "
+            "Restore the run's artifacts from a backup."
+        )
+        raise RecordError(message)
+    return trace
+
+
+def _received(reply: Reply) -> tuple[Record, Trace]:
+    return read_record(reply.record, where="the re-execution"), read_trace(reply.trace)
+
+
+def _confirmed(verdict: Verdict, first: Execution, second: Execution) -> Verdict:
+    """Hold two re-executions against each other: where they differ too, the program is nondeterministic here."""
+    if first.reply is None or second.reply is None:
+        how = "ended before its run had"
+    else:
+        again = judge(*_received(first.reply), *_received(second.reply))
+        if again.kind in {VerdictKind.REPRODUCED, VerdictKind.NOT_COMPARABLE}:
+            return dataclasses.replace(verdict, executions=2)
+        where = "" if again.first is None else f", first at {again.first.where()}"
+        how = f"differs from the first one{where}"
+    reason = f"{verdict.reason}, and a second re-execution {how}"
+    return dataclasses.replace(verdict, kind=VerdictKind.NONDETERMINISTIC, reason=reason, executions=2)
+
+
+def _code(record: Record, tag: str | None) -> str:
     snapshot = record.snapshot
     if snapshot is None:
         return ""
     base = f"commit {snapshot.base_commit[:10]}" if snapshot.base_commit else "no commit"
     number = len(snapshot.changed)
     patch = f" + patch of {number} file{'s' if number != 1 else ''}" if number else ""
-    return f"{base}{patch}, tree {snapshot.tree[:10]}"
+    altered = f" (the tag {TREE_TAG} says {tag[:10]}: the record was altered)" if tag and tag != snapshot.tree else ""
+    return f"{base}{patch}, tree {snapshot.tree[:10]}{altered}"
 
 
 def _has_commit(repository: _git.Repository, commit: str) -> bool:
@@ -199,8 +246,7 @@ def _has_commit(repository: _git.Repository, commit: str) -> bool:
 
 
 def _is_alive(record: Record) -> bool:
-    import socket
-
+    """Return whether the process that tracked the run is still there; another one may have got its number."""
     if record.host != socket.gethostname():
         return False
     try:
@@ -209,4 +255,10 @@ def _is_alive(record: Record) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    try:
+        fields = Path(f"/proc/{record.pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        now, up = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
+    except (OSError, AttributeError):
+        return True  # no Linux
+    started = now - up + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return fields[0] != "Z" and started < record.started_at + _CLOCK_SLACK

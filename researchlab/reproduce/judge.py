@@ -14,12 +14,17 @@ if TYPE_CHECKING:
 
     from researchlab.numerics.compare import LeafDifference
     from researchlab.numerics.compare_metrics import MetricComparison
-    from researchlab.tracking.record import Record
     from researchlab.numerics.leaves import Leaf
+    from researchlab.tracking.record import Record, ResultRecord
     from researchlab.tracking.trace import Trace
 
     StateName = tuple[str, int | None]
     States = Mapping[StateName, tuple[Leaf, ...]]
+
+NOTHING_RECORDED = (
+    "the run recorded no metric and no State that could be judged. "
+    "Log metrics, run a Loop, or call tracker.log_state(...), and track it again"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,19 +69,18 @@ def judge(stored_record: Record, stored: Trace, received_record: Record, receive
         The outcome. A run that was interrupted is compared as far as it came.
     """
     result = stored_record.result
-    interrupted = result is None or result.status == "KILLED" or stored.truncated
+    interrupted = result is None or result.status == "KILLED"
     metrics = compare_metrics(stored.metrics, received.metrics, prefix=interrupted, ignore=stored_record.volatile)
     states = _compare_states(stored.states, received.states, prefix=interrupted)
     compared = _in_words(metrics, states)
     not_compared = [f"metric '{name}': volatile" for name in metrics.ignored]
     not_compared += states.not_compared
     if interrupted:
-        why = "killed" if result is None or result.status == "KILLED" else "cut off"
-        not_compared.append(f"what comes after the point at which the run was {why} ({metrics.beyond} values)")
-    ended = _ended(stored_record, received_record, interrupted=interrupted)
+        not_compared.append(f"what comes after the point at which the run was killed ({_count(metrics.beyond, 'value')})")
+    first = _first(metrics, states)
+    ended = _ended(stored_record, received_record, interrupted=interrupted, differs=first is not None)
     if ended is not None:
         return dataclasses.replace(ended, compared=compared, not_compared=tuple(not_compared))
-    first = _first(metrics, states)
     if first is not None:
         lines = [f"metric {difference.describe()}" for difference in sorted(metrics.differences, key=lambda d: d.step)]
         lines += [f"State '{name[0]}' {difference.describe()}" for name, difference in states.differences]
@@ -91,7 +95,7 @@ def judge(stored_record: Record, stored: Trace, received_record: Record, receive
     if not metrics.points and not states.leaves:
         return Judgement(
             VerdictKind.NOT_COMPARABLE,
-            "the run recorded no metric and no State. Log metrics, run a Loop, or call tracker.log_state(...), and track it again",
+            NOTHING_RECORDED,
             compared="nothing",
             not_compared=tuple(not_compared),
         )
@@ -100,24 +104,32 @@ def judge(stored_record: Record, stored: Trace, received_record: Record, receive
     )
 
 
-def same_difference(first: Judgement, second: Judgement) -> bool:
-    """Return whether two re-executions differ from the record in the same way."""
-    return (first.kind, first.first, first.differences) == (second.kind, second.first, second.differences)
-
-
-def _ended(stored: Record, received: Record, *, interrupted: bool) -> Judgement | None:
+def _ended(stored: Record, received: Record, *, interrupted: bool, differs: bool) -> Judgement | None:
     """Judge by how the two ended, where that settles it."""
-    if received.result is None or received.result.status == "KILLED":
-        return Judgement(VerdictKind.FAILED, "the re-execution was stopped before its end")
-    if interrupted or stored.result is None:
+    before, now = stored.result, received.result
+    if interrupted:
+        # A program may end itself as it did before; ended early, it lacks what the run had computed.
+        if now is None or (now.status != "FINISHED" and differs and not (before and before.status == now.status)):
+            return Judgement(VerdictKind.FAILED, f"the re-execution {_end(now)} before the point at which the run was killed")
         return None
-    if received.result.status == stored.result.status:
-        return None
-    if received.result.status == "FAILED":
-        return Judgement(VerdictKind.FAILED, f"the re-execution raised {received.result.error}; the run had finished")
-    return None if stored.result.status == "FINISHED" else Judgement(
-        VerdictKind.DIVERGED, f"the run had raised {stored.result.error}; the re-execution finished"
-    )
+    if now is None or now.status == "KILLED":
+        return Judgement(VerdictKind.FAILED, f"the re-execution {_end(now)}; the run {_end(before)}")
+    if now.status == "FAILED" and _exception(before) != _exception(now):
+        return Judgement(VerdictKind.FAILED, f"the re-execution {_end(now)}; the run {_end(before)}")
+    if now.status == "FINISHED" and before is not None and before.status == "FAILED":
+        return Judgement(VerdictKind.DIVERGED, f"the run {_end(before)}; the re-execution {_end(now)}")
+    return None
+
+
+def _exception(result: ResultRecord | None) -> str | None:
+    """Return the type of the exception that ended a run; its text may name paths of its time."""
+    return None if result is None or result.error is None else result.error.partition(":")[0]
+
+
+def _end(result: ResultRecord | None) -> str:
+    if result is None or result.status == "KILLED":
+        return "was stopped"
+    return f"raised {result.error}" if result.status == "FAILED" else "finished"
 
 
 def _compare_states(stored: States, received: States, *, prefix: bool) -> _StateComparison:
@@ -125,8 +137,8 @@ def _compare_states(stored: States, received: States, *, prefix: bool) -> _State
     not_compared: list[str] = []
     states = leaves = 0
     for name, before in stored.items():
-        if prefix and (name[1] is None or name not in received):
-            not_compared.append(f"State '{name[0]}': the run was interrupted before its end")
+        if prefix and name[1] is None:
+            not_compared.append(f"final State '{name[0]}': the run was killed before its end")
             continue
         now = received.get(name, ())
         differences += [(name, difference) for difference in compare_leaves(before, now)]
@@ -135,7 +147,7 @@ def _compare_states(stored: States, received: States, *, prefix: bool) -> _State
         states += 1
         leaves += len(before) - len(silent)
     if not prefix:
-        for name in received.keys() - stored.keys():
+        for name in [name for name in received if name not in stored]:
             differences += [(name, difference) for difference in compare_leaves((), received[name])]
     return _StateComparison(tuple(differences), states, leaves, tuple(not_compared))
 

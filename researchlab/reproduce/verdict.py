@@ -8,6 +8,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -26,7 +27,7 @@ class VerdictKind(enum.StrEnum):
 #: What each outcome means, in words for people who meet it the first time.
 MEANING = {
     VerdictKind.REPRODUCED: "the same bits came back",
-    VerdictKind.DIVERGED: "other bits came back, and the program is deterministic here: code, inputs or environment changed",
+    VerdictKind.DIVERGED: "other bits came back",
     VerdictKind.NONDETERMINISTIC: "other bits came back, and two re-executions differ from each other too",
     VerdictKind.NOT_RESTORED: "the code that ran could not be brought back exactly, so that nothing was judged",
     VerdictKind.NOT_RE_EXECUTABLE: "the record does not say how to start the program again",
@@ -92,7 +93,8 @@ class Verdict:
         environment: What differs between the recorded and the present environment.
         exit_code: Exit code of the re-execution, or None when it was not run.
         output: The tail of what it printed, when it failed.
-        seconds: Wall time of the re-execution.
+        executions: How often the program was executed again; after a divergence, a second one tells whether it is deterministic.
+        seconds: Wall time of the (first) re-execution.
         recorded_seconds: Wall time of the run.
         kept: The scratch folder, when it was to be kept.
         store: Tracking URI of the store that holds the run.
@@ -110,6 +112,7 @@ class Verdict:
     environment: tuple[EnvironmentDifference, ...] = ()
     exit_code: int | None = None
     output: str = ""
+    executions: int = 0
     seconds: float | None = None
     recorded_seconds: float | None = None
     kept: Path | None = None
@@ -129,23 +132,33 @@ class Verdict:
         """Return the outcome in one line."""
         return f"{self.kind}: {self.reason}"
 
+    def _meaning(self) -> str:
+        if self.kind is VerdictKind.DIVERGED and self.executions > 1:
+            return f"{MEANING[self.kind]}, twice the same: code, inputs or environment changed"
+        return MEANING[self.kind]
+
     def report(self) -> str:
         """Return the outcome with its evidence, for a terminal of 100 columns."""
-        lines = [f"{self.kind}  {self.run_id}", f"  ({MEANING[self.kind]})"]
-        if not self.ok:
-            lines += _row("reason", self.reason)
-        lines += _row("code", self.code) + _row("command", self.started)
+        lines = [f"{self.kind}  {self.run_id}", f"  {self._meaning()}", ""]
         if self.first is not None:
-            lines += _row("first", self.first.where())
-            lines += [f"    recorded    {self.first.stored}", f"    now         {self.first.received}"]
+            lines += _row("first", self.first.where()) + _row("  stored", self.first.stored)
+            lines += _row("  received", self.first.received)
             if self.first.ulp is not None:
-                lines.append(f"    apart       {self.first.ulp} ULP")
-        lines += _rows("differences", self.differences)
-        lines += _row("compared", self.compared)
-        lines += _rows("not compared", self.not_compared)
-        lines += _rows("environment", [f"{item.name}: {item.recorded} -> {item.now}" for item in self.environment])
+                lines += _row("  apart", f"{self.first.ulp} ULP")
+        if not self.ok and (self.first is None or self.kind is not VerdictKind.DIVERGED):
+            lines += _row("reason", self.reason)
+        if len(self.differences) > 1:
+            lines += _rows("differences", self.differences)
+        lines += _row("compared", self.compared) + _rows("not compared", self.not_compared)
+        lines += _row("code", self.code) + _row("command", self.started)
+        if not self.ok and (self.compared or self.environment):
+            different = _table([(item.name, f"{item.recorded} -> {item.now}") for item in self.environment])
+            lines += _rows("environment", different or ["as recorded"])
+        elif self.environment:
+            number = len(self.environment)
+            lines += _row("environment", f"{number} recorded {'fact differs' if number == 1 else 'facts differ'}")
         if self.seconds is not None:
-            recorded = "" if self.recorded_seconds is None else f" (the run took {self.recorded_seconds:.1f} s)"
+            recorded = "" if self.recorded_seconds is None else f" (the run itself: {self.recorded_seconds:.1f} s)"
             lines += _row("time", f"{self.seconds:.1f} s{recorded}")
         if self.exit_code:
             lines += _row("exit code", str(self.exit_code))
@@ -159,16 +172,24 @@ class Verdict:
 
 
 _SHOWN = 12
+_COLUMN = 14
 
 
 def _row(name: str, text: str) -> list[str]:
-    return [f"  {name:<13} {text}"] if text else []
+    """Return a named row; further lines of the text stand under the first."""
+    if not text:
+        return []
+    first, *rest = text.splitlines()
+    return [f"  {name:<{_COLUMN}}{first}", *(f"  {'':<{_COLUMN}}{line}" for line in rest)]
 
 
-def _rows(name: str, texts: list[str] | tuple[str, ...]) -> list[str]:
-    rows: list[str] = []
-    for index, text in enumerate(texts[:_SHOWN]):
-        rows.append(f"  {name if index == 0 else '':<13} {text}")
+def _rows(name: str, texts: Sequence[str]) -> list[str]:
+    shown = list(texts[:_SHOWN])
     if len(texts) > _SHOWN:
-        rows.append(f"  {'':<13} and {len(texts) - _SHOWN} more")
-    return rows
+        shown.append(f"and {len(texts) - _SHOWN} more")
+    return _row(name, "\n".join(shown))
+
+
+def _table(rows: Sequence[tuple[str, str]]) -> list[str]:
+    width = max((len(name) for name, _ in rows), default=0)
+    return [f"{name:<{width}}  {text}" for name, text in rows]

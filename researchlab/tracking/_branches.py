@@ -9,7 +9,7 @@ from pathlib import Path
 
 from researchlab.errors import GitError
 from researchlab.tracking import _git
-from researchlab.tracking._checkout import BRANCH_FOLDER, leave_command
+from researchlab.tracking._checkout import BRANCH_FOLDER, switch_back_command, uncommitted
 
 _REF_FOLDER = "refs/heads/" + BRANCH_FOLDER
 _FIELDS = ("refname", "objectname", "committerdate:iso-strict", "contents:subject", "worktreepath")
@@ -79,7 +79,7 @@ def delete_branch(run_id: str, *, repo: Path, force: bool = False) -> Experiment
         The branch that was.
 
     Raises:
-        GitError: There is no such branch, it is checked out, or it has commits that are on no other branch, remote or tag.
+        GitError: There is no such branch, it is checked out, or it has commits that no other branch, remote or tag has.
         NotARepositoryError: ``repo`` is in no work tree.
     """
     repository = _git.find_repository(repo)
@@ -92,9 +92,12 @@ def delete_branch(run_id: str, *, repo: Path, force: bool = False) -> Experiment
         raise GitError(message)
     if branch.checked_out_at is not None:
         place = Path(branch.checked_out_at)
-        here = place.resolve() == repository.top.resolve()
-        go = leave_command(repository) if here else f"git -C {shlex.quote(str(place))} switch <another branch>"
-        message = f"The branch {branch.branch} is checked out in {place}. Leave it first: {go}"
+        there = _git.find_repository(place)
+        go = switch_back_command(there)
+        if place.resolve() != repository.top.resolve():
+            go = f"git -C {shlex.quote(str(place))}{go.removeprefix('git')}"
+        keep = "commit or stash what is uncommitted there, then " if uncommitted(there) else ""
+        message = f"The branch {branch.branch} is checked out in {place}. Leave it first: {keep}{go}"
         raise GitError(message)
     if not force:
         count = _own_commits(branch.branch, repository.top)

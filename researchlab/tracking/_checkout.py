@@ -20,9 +20,10 @@ from researchlab.tracking import _git, restore
 from researchlab.tracking._interrupts import held_signals
 from researchlab.tracking._worktree import GITLINK, WorkTree
 from researchlab.tracking.record import PATCH_FILE
+from researchlab.tracking.store import default_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from researchlab.tracking._git import Repository
     from researchlab.tracking._recorded_code import RecordedCode
@@ -50,8 +51,8 @@ class CheckedOut:
     way_back: str
 
 
-def check_out(code: RecordedCode, *, repo: Path, own: Iterable[Path] = ()) -> CheckedOut:
-    """Put the checkout on a new branch ``experiment/RUN`` at the run's base commit, with the run's changes in the work tree.
+def check_out(code: RecordedCode, *, repo: Path, own: Sequence[Path] = ()) -> CheckedOut:
+    """Put the checkout on a new branch ``experiment/RUN``, with the run's changes in the work tree.
 
     HEAD and index stand at the base commit: what was modified or untracked in the run is so again. Ignored files stay.
     On a failure, Ctrl-C and SIGTERM included, the checkout goes back to where it was, and the branch is deleted.
@@ -59,14 +60,14 @@ def check_out(code: RecordedCode, *, repo: Path, own: Iterable[Path] = ()) -> Ch
     Args:
         code: The code of the run.
         repo: A folder in the work tree.
-        own: Files and folders of the MLflow store, which may lie in the work tree and are not work of the user.
+        own: Files and folders of the MLflow store in use, which are not work of the user. The default store is known.
 
     Returns:
         What was done.
 
     Raises:
-        RestoreError: There is uncommitted work, the branch exists, the code cannot be brought back here, or something is in the
-            way. The checkout is as it was.
+        RestoreError: There is uncommitted work, the branch exists, the code cannot be brought back here, or something
+            is in the way. The checkout is as it was.
         NotARepositoryError: ``repo`` is in no work tree.
         GitError: git failed.
     """
@@ -83,7 +84,8 @@ def check_out(code: RecordedCode, *, repo: Path, own: Iterable[Path] = ()) -> Ch
     with tempfile.TemporaryDirectory(prefix="rlab-restore-") as scratch:
         git_dir = code.build(repository, Path(scratch))
         base_files = _git.list_tree(base, git_dir=git_dir)
-        way_back = _WayBack(repository, branch, base_files.keys() | _git.list_tree(code.snapshot.tree, git_dir=git_dir).keys())
+        files = base_files.keys() | _git.list_tree(code.snapshot.tree, git_dir=git_dir).keys()
+        way_back = _WayBack(repository, branch, files, own=own)
     with held_signals() as held:
         try:
             _switch(repository, base, "--no-overwrite-ignore", "--no-track", "-c", branch, base)
@@ -93,25 +95,25 @@ def check_out(code: RecordedCode, *, repo: Path, own: Iterable[Path] = ()) -> Ch
         except BaseException as error:
             way_back.go(because=error)
             raise
-    submodules = [path for path, (mode, oid) in base_files.items() if mode == GITLINK and not _is_at(repository, path, oid)]
+    linked = {path: oid for path, (mode, oid) in base_files.items() if mode == GITLINK}
     return CheckedOut(
         branch=branch,
         base_commit=base,
         changed=len(code.snapshot.changed),
-        submodules=tuple(sorted(_text(path) for path in submodules)),
-        way_back=leave_command(repository, own),
+        submodules=tuple(sorted(_text(path) for path, oid in linked.items() if not _is_at(repository, path, oid))),
+        way_back=_leave_command(_git.find_repository(repository.top), own),
     )
 
 
-def uncommitted(repository: Repository, own: Iterable[Path] = ()) -> tuple[str, ...]:
+def uncommitted(repository: Repository, own: Sequence[Path] = ()) -> tuple[str, ...]:
     """Return the paths whose content, staged or on disk, is in no commit that HEAD knows, untracked files included.
 
-    Neither the stat cache nor assume-unchanged, skip-worktree or an fsmonitor is trusted; the user's line ending conversion
-    and filters are, since what they make of a committed file can be made again.
+    Neither the stat cache nor assume-unchanged, skip-worktree or an fsmonitor is trusted; the user's line ending
+    conversion and filters are, since what they make of a committed file can be made again.
 
     Args:
         repository: The repository.
-        own: Files and folders that do not count.
+        own: Files and folders that do not count, besides the default store.
 
     Returns:
         Paths relative to the root of the work tree, sorted.
@@ -120,56 +122,57 @@ def uncommitted(repository: Repository, own: Iterable[Path] = ()) -> tuple[str, 
     tracked = _git.list_tree(repository.head, git_dir=repository.git_dir) if repository.head is not None else {}
     listing = _git.list_files(top)
     disk = WorkTree(top, repository.object_format)
-    staged = _git.run_git(
-        ("diff-index", "--cached", "--name-only", "-z", "--no-renames", repository.head or _git.empty_tree(repository.object_format)),
-        cwd=top,
-    )
+    head = repository.head or _git.empty_tree(repository.object_format)
+    staged = _git.run_git(("diff-index", "--cached", "--name-only", "-z", "--no-renames", head), cwd=top)
     absent = {path for path in listing.skipped if disk.status(path) is None}
     found = {path for path in listing.files - tracked.keys() if disk.status(path) is not None}
     found.update(staged.split(b"\0")[:-1])
     changed = set(disk.differences(tracked)) - absent
     if changed:
         found |= changed & _modified(repository)
-    ours = _relative(top, own)
-    return tuple(sorted(_text(path) for path in found if not any(path == our or path.startswith(our + b"/") for our in ours)))
+    store = _store_paths(repository, own)
+    return tuple(sorted(_text(path) for path in found if not any(_is_at_or_below(path, ours) for ours in store)))
 
 
-def leave_command(repository: Repository, own: Iterable[Path] = ()) -> str:
+def _leave_command(repository: Repository, own: Sequence[Path] = ()) -> str:
     """Return the command that leaves this branch for the former place and keeps uncommitted work in a stash."""
-    go = "git switch -"
-    previous = _git.call_git(("rev-parse", "--verify", "--quiet", "--symbolic-full-name", "@{-1}"), cwd=repository.top)
-    if not previous.stdout.startswith(b"refs/heads/"):
-        commit = _git.call_git(("rev-parse", "--verify", "--quiet", "@{-1}"), cwd=repository.top).stdout.decode().strip()
-        go = f"git switch --detach {commit}" if commit else "git switch <branch>"
-    if uncommitted(repository, own):
-        return f"{stash_command(repository, own)} && {go}"
-    return go
+    go = switch_back_command(repository)
+    return f"{stash_command(repository, own)} && {go}" if uncommitted(repository, own) else go
 
 
-def stash_command(repository: Repository, own: Iterable[Path] = ()) -> str:
-    """Return the command that puts all uncommitted work, untracked files included, into a stash, but never the MLflow store."""
-    untracked = _git.list_files(repository.top).files
+def switch_back_command(repository: Repository) -> str:
+    """Return the command that leaves this branch for the former place."""
+    question = ("rev-parse", "--verify", "--quiet")
+    branch = _git.call_git((*question, "--symbolic-full-name", "@{-1}"), cwd=repository.top).stdout
+    if branch.startswith(b"refs/heads/"):
+        return "git switch -"
+    commit = _git.call_git((*question, "@{-1}"), cwd=repository.top).stdout.decode().strip()
+    return f"git switch --detach {commit}" if commit else "git switch <another branch>"
+
+
+def stash_command(repository: Repository, own: Sequence[Path] = ()) -> str:
+    """Return the command that stashes all uncommitted work, untracked files too, but never the MLflow store."""
+    files = _git.list_files(repository.top).files
     words = ["git", "stash", "push", "--include-untracked"]
-    spared = [
-        our for our in _relative(repository.top, own) if any(path == our or path.startswith(our + b"/") for path in untracked)
-    ]
+    spared = [ours for ours in _store_paths(repository, own) if any(_is_at_or_below(path, ours) for path in files)]
     if spared:
-        words += ["--", ":/", *(f":(top,exclude,literal){_text(path)}" for path in spared)]
+        words += ["--", ":/", *(f":(top,exclude,literal){_text(ours)}" for ours in spared)]
     return shlex.join(words)
 
 
 class _WayBack:
     """Where the checkout was, and what has to be removed to be there again.
 
-    Made before anything changes: a path of the run's code that is not of the present commit and not on disk is one that only
-    the restoration can bring.
+    Made before anything changes: a path of the run's code that is not of the present commit and not on disk is one that
+    only the restoration can bring.
     """
 
-    def __init__(self, repository: Repository, branch: str, paths: Iterable[bytes]) -> None:
+    def __init__(self, repository: Repository, branch: str, paths: Iterable[bytes], *, own: Sequence[Path]) -> None:
         assert repository.head is not None
         self._repository = repository
         self._branch = branch
-        self._former = ("--no-guess", repository.branch) if repository.branch is not None else ("--detach", repository.head)
+        self._own = own
+        self._former = ("--no-guess", repository.branch) if repository.branch else ("--detach", repository.head)
         disk = WorkTree(repository.top, repository.object_format)
         tracked = _git.list_tree(repository.head, git_dir=repository.git_dir).keys()
         self._files = sorted(path for path in set(paths) - tracked if disk.status(path) is None)
@@ -182,54 +185,77 @@ class _WayBack:
         Raises:
             RestoreError: That failed, too; it says what to type.
         """
+        if self._is_there():
+            return
         repository = self._repository
+        trouble: object = "the work tree is not what it was."
         try:
-            self._remove()
+            self._remove_files()
             _switch(repository, repository.head or "", "--discard-changes", *self._former)
             if _has_branch(repository, self._branch):
                 _git.run_git(("branch", "--quiet", "-D", self._branch), cwd=repository.top)
             for folder in self._folders:
-                _remove_folder(repository.top / os.fsdecode(folder))
+                _remove_empty_folder(repository.top / os.fsdecode(folder))
+            if self._is_there():
+                return
         except (GitError, OSError) as error:
-            back = shlex.join(["git", "switch", "--discard-changes", *self._former])
-            message = (
-                f"{because or type(because).__name__}\nGoing back failed as well: {error}\n"
-                f"Nothing of yours is lost: everything was committed. Go back with: {back} && git branch -D {self._branch}"
-            )
-            raise RestoreError(message) from because
+            trouble = error
+        back = shlex.join(["git", "switch", "--discard-changes", *self._former])
+        message = (
+            f"{because or type(because).__name__}\nGoing back to where {repository.top} was failed as well: {trouble}\n"
+            "Nothing of yours is lost: it was all committed. "
+            f"Look at `git status`, then: {back} && git branch -D {self._branch}"
+        )
+        raise RestoreError(message) from because
 
-    def _remove(self) -> None:
+    def _is_there(self) -> bool:
+        now = _git.find_repository(self._repository.top)
+        return (
+            (now.head, now.branch) == (self._repository.head, self._repository.branch)
+            and not _has_branch(now, self._branch)
+            and not self._present()
+            and not uncommitted(now, self._own)
+        )
+
+    def _present(self) -> list[Path]:
+        """Return the files that the restoration brought and that are still there."""
         disk = WorkTree(self._repository.top, self._repository.object_format)
-        for path in self._files:
-            status = disk.status(path)
-            if status is not None and not stat.S_ISDIR(status.st_mode):
-                Path(os.fsdecode(disk.place(path))).unlink()
+        status = {path: disk.status(path) for path in self._files}
+        return [
+            Path(os.fsdecode(disk.place(path)))
+            for path, found in status.items()
+            if found is not None and not stat.S_ISDIR(found.st_mode)
+        ]
+
+    def _remove_files(self) -> None:
+        for place in self._present():
+            place.unlink()
 
 
 def _base_commit(code: RecordedCode, repository: Repository) -> str:
     base = code.snapshot.base_commit
     if base is None:
         message = (
-            f"The run '{code.run_id}' was tracked before its repository had a commit: there is none that a branch could start "
-            "from. Its code is the patch alone; in an empty folder:\n"
+            f"The run '{code.run_id}' was tracked before its repository had a commit: there is none that a branch "
+            "could start from. Its code is the patch alone; in an empty folder:\n"
             f"  mlflow artifacts download --run-id {code.mlflow_run_id} --artifact-path {PATCH_FILE} --dst-path . "
             f"&& git init && git apply {PATCH_FILE}"
         )
         raise RestoreError(message)
     if repository.head is None:
-        message = f"{repository.top} has no commit yet, so that there would be no way back to what is there. Commit first."
+        message = f"{repository.top} has no commit yet, so that there would be no way back. Commit first."
         raise RestoreError(message)
     return base
 
 
-def _refuse_uncommitted(repository: Repository, run_id: str, own: Iterable[Path]) -> None:
+def _refuse_uncommitted(repository: Repository, run_id: str, own: Sequence[Path]) -> None:
     paths = uncommitted(repository, own)
     if not paths:
         return
     shown = "".join(f"\n  {_printable(path)}" for path in paths[:_NAMED])
     more = f"\n  and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
     message = (
-        f"{repository.top} has uncommitted work, which must not be mixed with the code of run '{run_id}':{shown}{more}\n"
+        f"{repository.top} has uncommitted work, which must not be mixed with the code of '{run_id}':{shown}{more}\n"
         f"Commit it, or put it aside and try again: {stash_command(repository, own)}"
     )
     raise RestoreError(message)
@@ -270,7 +296,7 @@ def _is_at(repository: Repository, path: bytes, commit: str) -> bool:
         return False
 
 
-def _remove_folder(place: Path) -> None:
+def _remove_empty_folder(place: Path) -> None:
     if place.is_dir() and not any(place.iterdir()):
         place.rmdir()
 
@@ -280,10 +306,15 @@ def _parents(path: bytes) -> list[bytes]:
     return [b"/".join(parts[:count]) for count in range(1, len(parts))]
 
 
-def _relative(top: Path, paths: Iterable[Path]) -> list[bytes]:
-    root = top.resolve()
-    resolved = dict.fromkeys(path.parent.resolve() / path.name for path in paths)
-    return [os.fsencode(path.relative_to(root)) for path in resolved if path.is_relative_to(root)]
+def _store_paths(repository: Repository, own: Sequence[Path]) -> list[bytes]:
+    """Return where in the work tree an MLflow store is or may be."""
+    root = repository.top.resolve()
+    places = sorted({path.parent.resolve() / path.name for path in (*default_files(repository.top), *own)})
+    return [os.fsencode(place.relative_to(root)) for place in places if place.is_relative_to(root)]
+
+
+def _is_at_or_below(path: bytes, folder: bytes) -> bool:
+    return path == folder or path.startswith(folder + b"/")
 
 
 def _printable(path: str) -> str:

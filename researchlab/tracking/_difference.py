@@ -14,7 +14,7 @@ from researchlab.errors import GitError
 from researchlab.tracking import _git
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from researchlab.tracking._recorded_code import RecordedCode
 
@@ -80,7 +80,7 @@ def _show_on_terminal(git_dir: Path, trees: tuple[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def _interrupts_left_to_the_pager() -> Iterator[None]:
+def _interrupts_left_to_the_pager() -> Generator[None]:
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         yield

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import threading
 from typing import TYPE_CHECKING, Any
 
 from researchlab.tracking.store import quiet_mlflow
@@ -17,7 +18,7 @@ _VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_RUN_ID")
 
 
 @dataclasses.dataclass(frozen=True)
-class _GlobalState:
+class _Settings:
     """MLflow's process-wide settings. Its public getters cannot tell "set to the default" from "not set"."""
 
     tracking_uri: Any
@@ -25,7 +26,7 @@ class _GlobalState:
     environ: Mapping[str, str | None]
 
     @classmethod
-    def read(cls) -> _GlobalState:
+    def read(cls) -> _Settings:
         from mlflow.tracking import fluent
         from mlflow.tracking._tracking_service import utils
 
@@ -48,6 +49,11 @@ class _GlobalState:
                 os.environ[name] = value
 
 
+# The settings are the process's, so that runs of several threads, or runs that end in an odd order, share them.
+_lock = threading.Lock()
+_started: list[FluentRun] = []
+
+
 class FluentRun:
     """A run that is active for MLflow's fluent functions between ``start`` and ``end``.
 
@@ -55,10 +61,14 @@ class FluentRun:
         run: The run.
     """
 
-    def __init__(self, run: mlflow.ActiveRun, *, tracking_uri: str, before: _GlobalState) -> None:
+    def __init__(self, run: mlflow.ActiveRun, *, tracking_uri: str, before: _Settings, outer: frozenset[str]) -> None:
         self.run = run
         self._tracking_uri = tracking_uri
         self._before = before
+        self._outer = outer
+        self._thread = threading.get_ident()
+        with _lock:
+            _started.append(self)
 
     @classmethod
     def start(cls, *, tracking_uri: str, experiment_id: str, run_name: str, tags: Mapping[str, str]) -> FluentRun:
@@ -79,48 +89,69 @@ class FluentRun:
         with quiet_mlflow():
             import mlflow
 
-            before = _GlobalState.read()
+            before = _Settings.read()
+            outer = frozenset(_id(run) for run in _active_runs())
             try:
                 os.environ.pop("MLFLOW_RUN_ID", None)  # MLflow would go on with that run instead of starting ours
                 mlflow.set_tracking_uri(tracking_uri)
                 mlflow.set_experiment(experiment_id=experiment_id)
-                nested = mlflow.active_run() is not None
-                run = mlflow.start_run(run_name=run_name, nested=nested, tags=dict(tags))
+                run = mlflow.start_run(run_name=run_name, nested=bool(outer), tags=dict(tags))
             except BaseException:
                 before.write()
                 raise
-        return cls(run, tracking_uri=tracking_uri, before=before)
+        return cls(run, tracking_uri=tracking_uri, before=before, outer=outer)
 
     def end(self, status: str) -> None:
         """End the run, and what was started inside it and left open; MLflow's settings are then as they were.
 
         Args:
             status: ``FINISHED``, ``FAILED`` or ``KILLED``.
+
+        Raises:
+            MlflowException: The store refused.
         """
         with quiet_mlflow():
             import mlflow
 
-            own = self.run.info.run_id
+            own = _id(self.run)
+            ended = False
             try:
-                mlflow.set_tracking_uri(self._tracking_uri)  # the block may have set another one
-                while self._is_open():
-                    ended = mlflow.active_run()
-                    mlflow.end_run(status)
-                    if ended is None or ended.info.run_id == own:
-                        return
-                mlflow.MlflowClient().set_terminated(own, status)  # the block ended it, perhaps with another status
+                while self._is_inner(run := mlflow.active_run()):
+                    is_own = _id(run) == own
+                    if is_own:
+                        mlflow.set_tracking_uri(self._tracking_uri)  # the block may have set another one
+                        ended = True
+                    try:
+                        mlflow.end_run(status)
+                    except Exception:
+                        if is_own:
+                            raise  # a run of another store that the block left open is not worth an error
+                if not ended:  # the block ended it, perhaps with another status
+                    mlflow.MlflowClient(tracking_uri=self._tracking_uri).set_terminated(own, status)
             finally:
+                self.leave()
+
+    def leave(self) -> None:
+        """Let go of the run without a word to the store; does nothing after ``end``."""
+        stack = _active_runs()
+        while stack and self._is_inner(stack[-1]):
+            stack.pop()
+        with _lock:
+            if self not in _started:
+                return
+            position = _started.index(self)
+            _started.remove(self)
+            if position < len(_started):
+                _started[position]._before = self._before  # noqa: SLF001 (it outlives this one and puts things back)
+            else:
                 self._before.write()
 
-    def abandon(self) -> None:
-        """Let go of the run without a word to a server that no longer answers."""
-        stack = _active_runs()
-        while self._is_open():
-            stack.pop()
-        self._before.write()
+    def _is_inner(self, run: mlflow.ActiveRun | None) -> bool:
+        return run is not None and threading.get_ident() == self._thread and _id(run) not in self._outer
 
-    def _is_open(self) -> bool:
-        return any(run.info.run_id == self.run.info.run_id for run in _active_runs())
+
+def _id(run: Any) -> str:
+    return str(run.info.run_id)
 
 
 def _active_runs() -> list[mlflow.ActiveRun]:

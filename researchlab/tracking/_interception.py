@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _lock = threading.Lock()
 _listeners: dict[str, Callable[[str, Any, int], None]] = {}
-_originals: dict[str, Any] = {}
+_replaced: dict[str, tuple[Any, Any]] = {}
 
 
 def listen(mlflow_run_id: str, listener: Callable[[str, Any, int], None]) -> None:
@@ -27,11 +27,12 @@ def listen(mlflow_run_id: str, listener: Callable[[str, Any, int], None]) -> Non
 
     with _lock:
         _listeners[mlflow_run_id] = listener
-        if not _originals:
-            client: Any = mlflow.MlflowClient
-            _originals.update(log_metric=client.log_metric, log_batch=client.log_batch)
-            client.log_metric = _log_metric(client.log_metric)
-            client.log_batch = _log_batch(client.log_batch)
+        client: Any = mlflow.MlflowClient
+        for name, wrap in (("log_metric", _log_metric), ("log_batch", _log_batch)):
+            if name not in _replaced:
+                original = getattr(client, name)
+                _replaced[name] = (original, wrap(original))
+                setattr(client, name, _replaced[name][1])
 
 
 def forget(mlflow_run_id: str) -> None:
@@ -40,17 +41,26 @@ def forget(mlflow_run_id: str) -> None:
 
     with _lock:
         _listeners.pop(mlflow_run_id, None)
-        if not _listeners and _originals:
-            client: Any = mlflow.MlflowClient
-            for name, original in _originals.items():
+        if _listeners:
+            return
+        client: Any = mlflow.MlflowClient
+        for name, (original, ours) in list(_replaced.items()):
+            if getattr(client, name) is ours:  # else someone put something over it, and ours stays, without effect
                 setattr(client, name, original)
-            _originals.clear()
+                del _replaced[name]
 
 
 def _log_metric(original: Callable[..., Any]) -> Callable[..., Any]:
     @ft.wraps(original)
     def log_metric(
-        self: Any, run_id: str, key: str, value: Any, timestamp: int | None = None, step: int | None = None, *args: Any, **kw: Any
+        self: Any,
+        run_id: str,
+        key: str,
+        value: Any,
+        timestamp: int | None = None,
+        step: int | None = None,
+        *args: Any,
+        **kw: Any,
     ) -> Any:
         _hand_over(run_id, [(key, value, step or 0)])
         return original(self, run_id, key, value, timestamp, step, *args, **kw)

@@ -9,7 +9,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from types import FrameType
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -38,11 +38,11 @@ class HeldSignals:
 
 
 @contextlib.contextmanager
-def held_signals() -> Iterator[HeldSignals]:
+def held_signals() -> Generator[HeldSignals]:
     """Keep Ctrl-C, SIGTERM and SIGHUP from cutting the block in two; ``obey`` says where it may end.
 
-    They are blocked as well, which the git processes of the block inherit: a terminal sends Ctrl-C to them too, and a git
-    that is cut off leaves the checkout half done. Outside the main thread nothing is held: no signal interrupts it there.
+    They are blocked as well, which the git processes of the block inherit: a terminal sends Ctrl-C to them too, and a
+    git that is cut off leaves the checkout half done. Outside the main thread nothing is held: nothing interrupts it.
     """
     held = HeldSignals()
     if threading.current_thread() is not threading.main_thread():

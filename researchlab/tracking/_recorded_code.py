@@ -66,7 +66,7 @@ class RecordedCode:
         git_dir, tree = tree_of(self.snapshot.base_commit, self.patch, source=repository.top, scratch=scratch)
         if tree != self.snapshot.tree:
             message = (
-                f"Base commit and patch of run '{self.run_id}' give the tree {tree}, and the tree {self.snapshot.tree} was "
+                f"Base commit and patch of run '{self.run_id}' give the tree {tree}, and {self.snapshot.tree} was "
                 "recorded: the stored patch or the record was altered. Restore the run's artifacts from a backup."
             )
             raise RestoreError(message)
@@ -76,18 +76,20 @@ class RecordedCode:
         snapshot = self.snapshot
         if snapshot.object_format != repository.object_format:
             message = (
-                f"The run '{self.run_id}' was tracked in a repository that names objects by {snapshot.object_format}, and "
-                f"{repository.top} names them by {repository.object_format}. Name another repository with --repo."
+                f"The run '{self.run_id}' was tracked in a repository that names objects by {snapshot.object_format}, "
+                f"and {repository.top} names them by {repository.object_format}. Name another repository with --repo."
             )
             raise RestoreError(message)
         base = snapshot.base_commit
-        if base is None or _git.call_git(("cat-file", "-e", f"{base}^{{commit}}"), git_dir=repository.git_dir).returncode == 0:
+        if base is None:
+            return
+        if _git.call_git(("cat-file", "-e", f"{base}^{{commit}}"), git_dir=repository.git_dir).returncode == 0:
             return
         fetch = f"git -C {shlex.quote(str(repository.top))} fetch"
         # The local name of a remote may carry the credentials that the record does not hold.
         sources = [name if repository.remotes.get(name) == url else url for name, url in snapshot.remotes.items()]
-        sources = sources or list(repository.remotes) or ["<a clone that has it>"]
-        commands = "\n".join(f"  {fetch} {shlex.quote(source) if source[:1] != '<' else source} {base}" for source in sources)
+        sources = [shlex.quote(source) for source in sources or repository.remotes] or ["<a clone that has it>"]
+        commands = "\n".join(f"  {fetch} {source} {base}" for source in sources)
         message = (
             f"The base commit {base} of run '{self.run_id}' is not in {repository.top}. "
             f"If this is the right repository, fetch it and try again:\n{commands}"

@@ -1,54 +1,108 @@
-"""How does a run that is told to stop (SIGTERM) end as KILLED, with everything flushed?"""
+"""How does a run that is told to stop (SIGTERM, SIGHUP, Ctrl-C) end as KILLED, with everything flushed?"""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from types import FrameType
+
+_ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 class Terminated(SystemExit):
     """Raised in the main thread on SIGTERM, so that `with` blocks and `finally` clauses run before the process ends."""
 
-    def __init__(self) -> None:
-        super().__init__(128 + signal.SIGTERM)  # what a shell reports for a process that SIGTERM ended
+    def __init__(self, number: int = signal.SIGTERM) -> None:
+        super().__init__(128 + number)  # what a shell reports for a process that the signal ended
 
 
 class TerminationWatch:
-    """Turns SIGTERM into an exception while it is on; a handler that the program set is called instead of it.
+    """Turns SIGTERM and SIGHUP into an exception while it is on; a handler that the program set is called instead of it.
 
     Attributes:
-        received: Whether SIGTERM came.
+        received: Whether one of them came.
     """
 
     def __init__(self) -> None:
         self.received = False
-        self._before: Any = None
-        self._installed = False
 
     def start(self) -> None:
-        """Install the handler. Only the main thread can; elsewhere nothing changes."""
-        if threading.current_thread() is not threading.main_thread():
+        """Take the signals. Only the main thread can; elsewhere nothing changes."""
+        if not _is_main_thread():
             return
-        before = signal.getsignal(signal.SIGTERM)
-        if before is None or before is signal.SIG_IGN:
-            return  # installed from C (None), or ignored on purpose
-        self._before = before
-        signal.signal(signal.SIGTERM, self._handle)
-        self._installed = True
+        _watches.append(self)
+        for number in _ENDING:
+            handler = signal.getsignal(number)
+            if handler not in (None, signal.SIG_IGN, _handle):  # installed from C (None), or ignored on purpose (nohup)
+                _before[number] = handler
+                signal.signal(number, _handle)
 
     def stop(self) -> None:
-        """Put the former handler back, unless the program has set another one since."""
-        if self._installed and signal.getsignal(signal.SIGTERM) == self._handle:
-            signal.signal(signal.SIGTERM, self._before)
-        self._installed = False
+        """Give the signals back when no other watch is on, unless the program has set another handler since."""
+        if self in _watches:
+            _watches.remove(self)
+        if _watches or not _is_main_thread():
+            return
+        for number in _ENDING:
+            if signal.getsignal(number) is _handle:
+                signal.signal(number, _before[number])
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        self.received = True
-        if callable(self._before):
-            self._before(number, frame)
-        else:
-            raise Terminated
+
+# One handler for all watches: trackers may end in another order than they began.
+_watches: list[TerminationWatch] = []
+_before: dict[int, Any] = {}
+_process = os.getpid()
+
+
+def _handle(number: int, frame: FrameType | None) -> None:
+    before = _before[number]
+    is_ours = bool(_watches) and os.getpid() == _process
+    if is_ours:
+        for watch in _watches:
+            watch.received = True
+    if callable(before):
+        before(number, frame)
+    elif is_ours:
+        raise Terminated(number)
+    else:  # a forked worker, or the handler was put back by someone after the run
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def deferred_signals() -> Generator[None]:
+    """Let Ctrl-C, SIGTERM and SIGHUP wait until the block is through; a second Ctrl-C does not wait."""
+    if not _is_main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        del frame
+        if number == signal.SIGINT and number in came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    handlers: dict[int, Any] = {}
+    try:
+        for number in (signal.SIGINT, *_ENDING):
+            handler = signal.getsignal(number)
+            if handler not in (None, signal.SIG_IGN):
+                handlers[number] = handler
+                signal.signal(number, note)
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

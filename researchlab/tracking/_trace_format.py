@@ -1,8 +1,8 @@
 """What do the columns of a trace's two files mean?
 
-Both are Arrow IPC streams: ``metrics.arrow`` has a row for each point in logging order, ``state.arrow`` a row and a record
-batch for each leaf, so that writing and reading need the memory of one leaf. A stream without its end mark belongs to a run
-that was killed.
+Both are Arrow IPC streams: ``metrics.arrow`` has a row for each point in logging order, ``state.arrow`` a row and a
+record batch for each leaf, so that writing and reading need the memory of one leaf. A stream without its end mark
+belongs to a run that was killed.
 """
 
 from __future__ import annotations

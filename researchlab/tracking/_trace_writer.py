@@ -30,9 +30,9 @@ POINTS_PER_BATCH: Final = 4096
 class TraceWriter:
     """Writes the trace of one run into a folder; every method may be called from any thread.
 
-    A metric costs its caller the encoding and a list entry. One background thread does the writing, because an exception
-    from a signal handler (Ctrl-C) only ever hits the main thread: no point is written half or twice. After a SIGKILL all
-    but the last ``flush_interval`` is in the files.
+    A metric costs its caller the encoding and a list entry. One background thread does the writing, because an
+    exception from a signal handler (Ctrl-C) only ever hits the main thread: no point is written half or twice. After a
+    SIGKILL all but the last ``flush_interval`` is in the files.
     """
 
     def __init__(self, folder: Path, *, flush_interval: float = 1.0) -> None:
@@ -105,8 +105,8 @@ class TraceWriter:
 
         Args:
             leaves: as ``leaves_of`` gives them.
-            step: the step it belongs to, written at once; None for the final State, which is kept in memory (arrays that
-                might change are copied) and written by ``close``: the last one of each source.
+            step: the step it belongs to, written at once; None for the final State, which is kept in memory (arrays
+                that might change are copied) and written by ``close``: the last one of each source.
             source: who computed it, so that two Loops of a run do not replace each other's.
 
         Raises:
@@ -173,10 +173,10 @@ class TraceWriter:
             return
         with self._changed:
             self._check_open()
-            for row in rows:
-                if row[0] not in self._names:
-                    _check_name(row[0])
-                    self._names.add(row[0])
+            new = {row[0] for row in rows if row[0] not in self._names}
+            for name in new:
+                _check_name(name)
+            self._names |= new
             waiting = len(self._rows)
             self._rows.extend(rows)
             self._added += len(rows)
@@ -243,8 +243,8 @@ class TraceWriter:
     def _check_written(self) -> None:
         if self._failure is not None:
             msg = (
-                f"The trace in {self._folder} could not be written ({self._failure}): this run cannot be compared after a "
-                "re-execution. Free space there (or set TMPDIR to a larger disk) and run again."
+                f"The trace in {self._folder} could not be written ({self._failure}): this run cannot be compared "
+                "after a re-execution. Free space there (or set TMPDIR to a larger disk) and run again."
             )
             raise RecordError(msg) from self._failure
 
@@ -253,15 +253,15 @@ class TraceWriter:
         if self._pid == os.getpid():
             return False
         msg = (
-            f"What process {os.getpid()} logs is not part of the trace of its parent {self._pid}, and is not compared after a "
-            "re-execution. Log it in the parent."
+            f"What process {os.getpid()} logs is not part of the trace of its parent {self._pid}, and is not compared "
+            "after a re-execution. Log it in the parent."
         )
         warnings.warn(msg, ResearchlabWarning, stacklevel=4)
         return True
 
 
 class _Stream:
-    """An Arrow stream file that is made by its first batch; each batch is with the operating system when ``write`` returns."""
+    """An Arrow stream file, made by its first batch; the operating system has each batch when ``write`` returns."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self._path = path
@@ -295,7 +295,8 @@ def _checked_step(step: Any, names: Iterable[str]) -> int:
     except TypeError:
         number = None
     if number is None or not -(2**63) <= number < 2**63:
-        msg = f"Step {step!r} of metric {next(iter(names), None)!r} is not an integer of 64 bits: log with `step=int(...)`."
+        of = next(iter(names), None)
+        msg = f"Step {step!r} of metric {of!r} is not an integer of 64 bits: log with `step=int(...)`."
         raise MetricError(msg)
     return number
 

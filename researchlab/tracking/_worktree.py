@@ -1,6 +1,6 @@
 """What lies on disk at a path, as git would store it without any filter?
 
-Raw bytes are read and hashed here, so that no clean filter, line ending conversion or stale stat cache of git has a say.
+Raw bytes are read and hashed here: no clean filter, line ending conversion or stale stat cache of git has a say.
 """
 
 from __future__ import annotations
@@ -65,25 +65,35 @@ class WorkTree:
         return self._top + b"/" + path
 
     def status(self, path: bytes) -> os.stat_result | None:
-        """Return what ``lstat`` says, or None where nothing is, or where a parent is not a folder but a symlink, say."""
+        """Return what ``lstat`` says, or None where nothing is, or where a parent is not a folder but a symlink, say.
+
+        Raises:
+            Unreadable: the folder may not be entered.
+        """
         if not self._in_folders(path):
             return None
         try:
             return os.lstat(self.place(path))
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            message = f"cannot be read: {error.strerror}"
+            raise Unreadable(message) from error
 
-    def read(self, path: bytes) -> Content:
+    def read(self, path: bytes, *, limit: int | None = None) -> Content:
         """Return mode, id and size of a file or symlink, read whole and unchanged meanwhile.
 
         Raises:
             Absent: nothing is there, or a folder.
-            Unreadable: a FIFO, socket or device, or no permission; ``Changing`` where it does not hold still.
+            Unreadable: a FIFO, socket or device, no permission, or more bytes than ``limit``.
+            Changing: it does not hold still.
         """
         for _ in range(_ATTEMPTS):
             status = self.status(path)
             if status is None or stat.S_ISDIR(status.st_mode):
                 raise Absent
+            if limit is not None and status.st_size > limit:
+                raise Unreadable(too_large(status.st_size, limit))
             try:
                 content = self._read(path, status)
             except OSError as error:
@@ -109,7 +119,7 @@ class WorkTree:
         except OSError as error:
             message = "was written while it was read"
             raise Changing(message) from error
-        with open(descriptor, "rb", buffering=0) as file:
+        with os.fdopen(descriptor, "rb", buffering=0) as file:
             while left and (chunk := file.read(min(_CHUNK, left))):
                 digest.update(chunk)
                 left -= len(chunk)
@@ -141,14 +151,15 @@ class WorkTree:
         parent = path.rpartition(b"/")[0]
         known = self._is_folder.get(parent)
         if known is None:
-            known = self._in_folders(parent) and _is_folder(self.place(parent))
+            status = self.status(parent)
+            known = status is not None and stat.S_ISDIR(status.st_mode)
             self._is_folder[parent] = known
         return known
 
     def _read(self, path: bytes, status: os.stat_result) -> Content | None:
         """Read once; None when the file changed meanwhile."""
         if stat.S_ISLNK(status.st_mode):
-            target = os.readlink(self.place(path))
+            target = os.readlink(self.place(path))  # noqa: PTH115 - bytes
             return Content(SYMLINK, self.blob_id(target), len(target), target)
         if not stat.S_ISREG(status.st_mode):
             message = f"is a {_kind(status.st_mode)}"
@@ -180,7 +191,7 @@ class WorkTree:
 
 
 def files_below(top: str | os.PathLike[str], *, skip: Iterable[bytes] = ()) -> Iterator[bytes]:
-    """Yield the path of everything below ``top`` that is not a folder; ``skip`` names entries of ``top`` to leave out."""
+    """Yield the path of everything below ``top`` that is no folder; ``skip`` names entries of ``top`` to leave out."""
     skipped = frozenset(skip)
     root = os.fsencode(top)
     pending = [b""]
@@ -197,11 +208,9 @@ def files_below(top: str | os.PathLike[str], *, skip: Iterable[bytes] = ()) -> I
                     yield path
 
 
-def _is_folder(place: bytes) -> bool:
-    try:
-        return stat.S_ISDIR(os.lstat(place).st_mode)
-    except OSError:
-        return False
+def too_large(size: int, limit: int) -> str:
+    """Say that a file has more bytes than are taken in."""
+    return f"has {-(-size >> 20)} MiB, and no more than {limit >> 20} MiB are captured"
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:

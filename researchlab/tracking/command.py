@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools as ft
 import multiprocessing
 import os
 import site
@@ -150,8 +151,8 @@ def source_roots(repository: Path) -> tuple[str, ...]:
         file = getattr(module, "__file__", None)
         if name == "__main__" or not isinstance(file, str):
             continue
-        path = Path(file)
-        if not path.is_relative_to(repository) or is_environment(path):
+        path = _place_in(repository, file)
+        if path is None:
             continue
         parts = name.split(".")
         if path.stem == "__init__":
@@ -162,8 +163,28 @@ def source_roots(repository: Path) -> tuple[str, ...]:
 
 
 def _add_root(roots: dict[str, None], folder: Path, repository: Path) -> None:
-    if folder.is_relative_to(repository) and folder.is_dir() and not is_environment(folder):
-        roots.setdefault(folder.relative_to(repository).as_posix())
+    place = _place_in(repository, str(folder))
+    if place is not None and place.is_dir():
+        roots.setdefault(place.relative_to(repository).as_posix())
+
+
+def _place_in(root: Path, file: str) -> Path | None:
+    """Return where a file lies below ``root``, also when it is named through a symlink; None for installed packages."""
+    absolute = Path(file).absolute()
+    for place in (absolute, _resolved(absolute)):
+        if place.is_relative_to(root) and not is_environment(place):
+            return place
+    return None
+
+
+def _resolved(path: Path) -> Path:
+    place = _resolved_folder(path.parent) / path.name
+    return Path(os.path.realpath(place)) if place.is_symlink() else place
+
+
+@ft.cache
+def _resolved_folder(folder: Path) -> Path:
+    return Path(os.path.realpath(folder))  # of hundreds of modules, most share a folder
 
 
 def modules_under(root: Path, *, but: Iterable[Path] = ()) -> tuple[str, ...]:
@@ -180,11 +201,8 @@ def modules_under(root: Path, *, but: Iterable[Path] = ()) -> tuple[str, ...]:
     found: list[str] = []
     for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if not isinstance(file, str):
-            continue
-        path = Path(file).absolute()
-        inside = path.is_relative_to(root) and not any(path.is_relative_to(folder) for folder in excluded)
-        if inside and not is_environment(path):
+        place = _place_in(root, file) if isinstance(file, str) else None
+        if place is not None and not any(place.is_relative_to(folder) for folder in excluded):
             found.append(name)
     return tuple(sorted(found))
 
@@ -222,7 +240,9 @@ def describe_command(repository: Path | None, *, ordinal: int) -> CommandRecord:
     elif "ipykernel" in sys.modules or hasattr(sys, "ps1"):
         kind = "interactive"
     elif kind == "script" and target is not None:
-        target = _inside(folder / target, repository) or str((folder / target).absolute())
+        script = (folder / target).absolute()
+        # The command of an installed package, perhaps of a virtual environment inside of the repository, is no code of it.
+        target = str(script) if is_environment(script) else _inside(script, repository) or str(script)
     return CommandRecord(
         kind=kind,
         flags=invocation.flags if test is None else _flags_of_test(invocation),

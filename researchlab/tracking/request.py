@@ -24,6 +24,7 @@ class Request(pydantic.BaseModel):
         version: Version of this document.
         run_id: The run that is executed again; the asked tracker takes its name.
         tracking_uri: The scratch store.
+        asker: Process id of the parent: its own child answers, and not what that child starts.
         test: Node id of the pytest test whose trackers count, or None for those of the whole process.
         ordinal: Which of these trackers is asked.
         original: Root of the checkout that the run was made in.
@@ -36,11 +37,16 @@ class Request(pydantic.BaseModel):
     version: int = 1
     run_id: str
     tracking_uri: str
+    asker: int
     test: str | None
     ordinal: int
     original: Path | None
     restored: Path
     reply: Path
+
+    def asks(self, *, test: str | None, ordinal: int) -> bool:
+        """Return whether the tracker that opens now in this process is the one that is asked."""
+        return os.getppid() == self.asker and (self.test, self.ordinal) == (test, ordinal)
 
 
 class Reply(pydantic.BaseModel):

@@ -1,7 +1,7 @@
 """How does a snapshot come back, to the byte?
 
-Base commit and patch become a tree in a store that borrows the objects of a source repository; the tree's id must be the
-recorded one before a single file is written, and every file is read back and hashed after.
+Base commit and patch become a tree in a store that borrows the objects of a source repository; the tree's id must be
+the recorded one before a single file is written, and every file is read back and hashed after.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import shutil
 import stat
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from researchlab.errors import GitError, RestoreError
 from researchlab.tracking import _git
 from researchlab.tracking._worktree import EXECUTABLE, SYMLINK, WorkTree, files_below
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Mapping
     from collections.abc import Set as AbstractSet
 
     from researchlab.tracking._git import Entry, ObjectFormat, Repository
@@ -43,9 +43,9 @@ def restore(
 ) -> Path:
     """Make ``into`` a git repository whose work tree is the snapshot, exactly, and prove it.
 
-    HEAD and index stand at the base commit, so that ``git status`` shows the changes that the patch brought. Objects are
-    borrowed from ``source``: keep it while the restored repository is in use. No reference, work tree entry, index or file
-    of ``source`` changes; git may renew the time stamp of object files that the snapshot uses.
+    HEAD and index stand at the base commit, so that ``git status`` shows the changes that the patch brought. Objects
+    are borrowed from ``source``: keep it while the restored repository is in use. No reference, work tree entry, index
+    or file of ``source`` changes; git may renew the time stamp of object files that the snapshot uses.
 
     Args:
         into: An empty folder, or one that does not exist yet.
@@ -55,15 +55,15 @@ def restore(
         source: A folder in the work tree of a repository that has the base commit.
         object_format: How the snapshot's repository names objects.
         branch: Branch to stand on; None for a detached HEAD.
-        remotes: Remotes that the snapshot recorded. They become the remotes of the restored repository, and the message names
-            them where the base commit is missing.
+        remotes: Remotes that the snapshot recorded. They become the remotes of the restored repository, and the message
+            names them where the base commit is missing.
 
     Returns:
         ``into``, resolved.
 
     Raises:
-        RestoreError: the base commit is not in ``source``, the patch does not apply, the tree is another one than recorded, or
-            what was written does not read back. Nothing should be run from ``into`` then.
+        RestoreError: the base commit is not in ``source``, the patch does not apply, the tree is another one than
+            recorded, or what was written does not read back. ``into`` is left as it was.
         NotARepositoryError: ``source`` is in no work tree.
     """
     borrowed = _git.find_repository(source)
@@ -75,7 +75,7 @@ def restore(
         found = _apply(base_commit, patch, git_dir=git_dir)
         _check_tree(found, tree, base_commit)
         with _as_restore_error(f"The snapshot could not be written to {top}."):
-            _git.run_git(("checkout-index", "--all", "--force", "--quiet"), cwd=top, isolated=True)
+            _checkout(top)
             target = _git.list_tree(tree, git_dir=git_dir)
             added = set(files_below(top, skip=(b".git",))) - target.keys()
             _check_written([*WorkTree(top, object_format).differences(target), *added], top)
@@ -107,10 +107,10 @@ def tree_of(base_commit: str | None, patch: bytes, *, source: Path, scratch: Pat
 
 
 def write_into_worktree(worktree: Path, *, base_commit: str | None, tree: str, patch: bytes) -> tuple[str, ...]:
-    """Write a snapshot over a clean checkout of its base commit, in the user's own repository, without touching the index.
+    """Write a snapshot over a clean checkout of its base commit, in the user's own repository; the index stays.
 
-    Every file whose bytes or mode on disk are not the snapshot's is written raw, so that the result is exact whatever line
-    ending conversion or filter the repository sets up.
+    Every file whose bytes or mode on disk are not the snapshot's is written raw, so that the result is exact whatever
+    line ending conversion or filter the repository sets up.
 
     Args:
         worktree: Root of the work tree. HEAD stands at the base commit and no tracked file is modified.
@@ -122,8 +122,8 @@ def write_into_worktree(worktree: Path, *, base_commit: str | None, tree: str, p
         The paths that were written or deleted, sorted by their bytes (surrogate escapes where they are not UTF-8).
 
     Raises:
-        RestoreError: the tree is another one than recorded, something that is not of the base commit is in the way (nothing was
-            written in these two cases), or what was written does not read back.
+        RestoreError: the tree is another one than recorded, something that is not of the base commit is in the way
+            (nothing was written in these two cases), or what was written does not read back.
     """
     repository = _git.find_repository(worktree)
     with tempfile.TemporaryDirectory(prefix="rlab-restore-") as scratch:
@@ -149,7 +149,7 @@ def write_into_worktree(worktree: Path, *, base_commit: str | None, tree: str, p
 
 
 @contextlib.contextmanager
-def _empty_folder(into: Path) -> Iterator[Path]:
+def _empty_folder(into: Path) -> Generator[Path]:
     """Give the resolved folder, and leave it as empty as it was where the block fails."""
     top = into.resolve()
     existed = top.exists()
@@ -171,7 +171,7 @@ def _empty_folder(into: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _as_restore_error(what: str) -> Iterator[None]:
+def _as_restore_error(what: str) -> Generator[None]:
     try:
         yield
     except RestoreError:
@@ -210,7 +210,7 @@ def _check_base(
     advice = (
         "Fetch it from a remote that was recorded, and try again:"
         if commands
-        else f"No remote was recorded. Fetch it from a clone that has it, and try again:\n  {here} <clone> {base_commit}"
+        else f"No remote was recorded. Fetch it from a clone that has it:\n  {here} <clone> {base_commit}"
     )
     raise RestoreError("\n".join([f"The base commit {base_commit} is not in {repository.top}. {advice}", *commands]))
 
@@ -225,7 +225,7 @@ def _apply(base_commit: str | None, patch: bytes, *, git_dir: Path) -> str:
         result = _git.call_git(args, git_dir=git_dir, stdin=patch, isolated=True)
         if result.returncode != 0:
             said = result.stderr.decode(errors="backslashreplace").strip()
-            message = f"The patch ({len(patch)} bytes) does not apply to {base}; it was damaged, or belongs to another run.\n{said}"
+            message = f"The patch ({len(patch)} bytes) does not apply to {base}: damaged, or another run's.\n{said}"
             raise RestoreError(message)
     with _as_restore_error(f"The tree of {base} and its patch cannot be built."):
         return _git.run_git(("write-tree",), git_dir=git_dir, isolated=True).decode().strip()
@@ -235,7 +235,8 @@ def _check_tree(found: str, tree: str, base_commit: str | None) -> None:
     if found != tree:
         message = (
             f"Base commit {base_commit or '(none)'} and patch give the tree {found}, and the tree {tree} was recorded. "
-            "The patch or the record was altered: nothing was written."
+            "The patch or the record was altered: nothing was written. Restore the run's artifacts from a backup. "
+            f"If the patch was changed on purpose, write {found} as snapshot.tree into rlab/record.json."
         )
         raise RestoreError(message)
 
@@ -245,6 +246,11 @@ def _check_written(wrong: Iterable[bytes], top: Path) -> None:
     if names:
         message = f"{len(names)} files in {top} are not what the snapshot holds after they were written: {_some(names)}"
         raise RestoreError(message)
+
+
+def _checkout(top: Path) -> None:
+    """Write every file of the index to the empty work tree at ``top``."""
+    _git.run_git(("checkout-index", "--all", "--force", "--quiet"), cwd=top, isolated=True)
 
 
 def _point_head(top: Path, base_commit: str | None, branch: str | None) -> None:
@@ -266,7 +272,9 @@ def _write_remotes(config: Path, remotes: Mapping[str, str]) -> None:
             file.write(f"[remote {_git.quote_config(name)}]\n\turl = {_git.quote_config(url)}\n")
 
 
-def _check_free(disk: WorkTree, top: Path, wrong: AbstractSet[bytes], known: AbstractSet[bytes], gone: AbstractSet[bytes]) -> None:
+def _check_free(
+    disk: WorkTree, top: Path, wrong: AbstractSet[bytes], known: AbstractSet[bytes], gone: AbstractSet[bytes]
+) -> None:
     """Refuse to write over anything that the base commit does not hold."""
     obstacles: set[bytes] = set()
     for path in wrong:
@@ -312,21 +320,34 @@ def _write(top: Path, entries: Mapping[bytes, Entry], git_dir: Path) -> None:
         for path, (mode, oid) in entries.items():
             pipes.stdin.write(oid.encode() + b"\n")
             pipes.stdin.flush()
-            size = int(pipes.stdout.readline().split()[2])
+            header = pipes.stdout.readline().split()
+            if len(header) != 3:  # noqa: PLR2004 - id, type and size, or that it is missing
+                message = f"The content {oid} of {_some([_text(path)])} is missing."
+                raise RestoreError(message)
             place = top / os.fsdecode(path)
             place.parent.mkdir(parents=True, exist_ok=True)
-            draft = place.with_name(f".rlab-{oid[:16]}")
-            if mode == SYMLINK:
-                os.symlink(pipes.stdout.read(size), os.fsencode(draft))
-            else:
-                permissions = 0o777 if mode == EXECUTABLE else 0o666
-                with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, permissions), "wb") as file:
-                    left = size
-                    while left:
-                        left -= file.write(pipes.stdout.read(min(left, _CHUNK)))
-            pipes.stdout.read(1)
-            _remove_empty_folders(place)
-            draft.replace(place)
+            draft = place.with_name(f".rlab-{oid}")
+            try:
+                _write_draft(draft, mode, pipes.stdout, int(header[2]))
+                pipes.stdout.read(1)
+                _remove_empty_folders(place)
+                draft.replace(place)
+            finally:
+                draft.unlink(missing_ok=True)
+
+
+def _write_draft(draft: Path, mode: bytes, content: IO[bytes], size: int) -> None:
+    if mode == SYMLINK:
+        draft.symlink_to(os.fsdecode(content.read(size)))
+        return
+    permissions = 0o777 if mode == EXECUTABLE else 0o666
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, permissions), "wb") as file:
+        while size:
+            chunk = content.read(min(size, _CHUNK))
+            if not chunk:
+                message = "git ended in the middle of a file."
+                raise RestoreError(message)
+            size -= file.write(chunk)
 
 
 def _remove_empty_folders(place: Path) -> None:

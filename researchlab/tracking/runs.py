@@ -10,7 +10,14 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from researchlab.errors import AmbiguousRunError, NotARepositoryError, RecordError, RunNotFoundError
+from researchlab.errors import (
+    AmbiguousRunError,
+    MissingPatchError,
+    NotARepositoryError,
+    RecordError,
+    RunNotFoundError,
+    StoreError,
+)
 from researchlab.tracking.record import PATCH_FILE, RECORD_FILE, RECORD_FOLDER, RUN_ID_TAG, Record, read_record
 from researchlab.tracking.store import Store, local_path, quiet_mlflow, resolve_store
 from researchlab.tracking.utils import check_run_id
@@ -61,7 +68,7 @@ class TrackedRun:
         """Fetch the patch.
 
         Raises:
-            RecordError: There is none.
+            MissingPatchError: There is none.
         """
         with self._document(PATCH_FILE) as path:
             if path is None:
@@ -69,7 +76,7 @@ class TrackedRun:
                     f"The patch of run '{self.run_id}' is missing ({PATCH_FILE} among its artifacts), so that the code which "
                     f"ran cannot be brought back. Look in {self.run.info.artifact_uri}, or restore the artifacts from a backup."
                 )
-                raise RecordError(message)
+                raise MissingPatchError(message)
             return path.read_bytes()
 
     @contextlib.contextmanager
@@ -122,7 +129,7 @@ class TrackedRun:
 def open_store(
     tracking_uri: str | os.PathLike[str] | None = None, *, repo: str | os.PathLike[str] = "."
 ) -> tuple[Store, MlflowClient]:
-    """Open the store that runs of this place go to.
+    """Open the store that runs of this place go to, without making one by looking.
 
     Args:
         tracking_uri: The store, or None for the one in use here.
@@ -132,9 +139,15 @@ def open_store(
         The store and a client of it.
 
     Raises:
-        StoreError: It does not answer.
+        StoreError: There is none, or it does not answer.
     """
     store = resolve_store(tracking_uri, default_root(repo))
+    if store.database is not None and not store.database.exists():
+        message = (
+            f"There is no store {store.database}. Name the store with --rlab-tracking-uri, tracking_uri=, or "
+            "MLFLOW_TRACKING_URI."
+        )
+        raise StoreError(message)
     return store, store.open()
 
 

@@ -1,8 +1,8 @@
 """What exactly is the working tree of this repository, as base commit and patch?
 
-A snapshot is the id of the tree that git would store if every file went in as its raw bytes, together with the patch that
-turns the base commit's tree into it. The user's repository is only read: the snapshot's objects are made in a scratch
-store that borrows the repository's.
+A snapshot is the id of the tree that git would store if every file went in as its raw bytes, together with the patch
+that turns the base commit's tree into it. The user's repository is only read: the snapshot's objects are made in a
+scratch store that borrows the repository's.
 """
 
 from __future__ import annotations
@@ -16,13 +16,30 @@ from typing import IO, TYPE_CHECKING, Literal
 
 from researchlab.errors import GitError, SnapshotError
 from researchlab.tracking import _git
-from researchlab.tracking._worktree import GITLINK, REGULAR, SYMLINK, Absent, Changing, Content, Unreadable, WorkTree
+from researchlab.tracking._secrets import looks_like_secret
+from researchlab.tracking._worktree import (
+    GITLINK,
+    REGULAR,
+    SYMLINK,
+    Absent,
+    Changing,
+    Content,
+    Unreadable,
+    WorkTree,
+    too_large,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from researchlab.tracking._git import Entry, Listing, Repository
 
+LARGEST_FILE = 100 << 20
+"""Bytes of the largest changed file that a snapshot takes in."""
+LARGEST_SNAPSHOT = 256 << 20
+"""Bytes of all changed files together; beyond, the largest are left out."""
+
+_KEPT_IN_MEMORY = 64 << 20
 _DIFF = (
     "diff-tree",
     "-r",
@@ -79,12 +96,12 @@ class Snapshot:
         repository: Where it was taken.
         base_commit: Id of the commit that HEAD pointed to, or None before the first commit.
         tree: Id of the tree that holds every file as its raw bytes.
-        patch: What ``git apply`` needs to make ``tree`` of the base commit's tree (of the empty tree, where there is no base
-            commit). Empty when nothing differs.
+        patch: What ``git apply`` needs to make ``tree`` of the base commit's tree (of the empty tree, where there is no
+            base commit). Empty when nothing differs.
         changed: The paths that differ, sorted by their bytes.
-        left_out: What differs and is not in the snapshot; those paths are in it as they are in the base commit, or not at all.
-        is_dirty: Whether anything differs from the base commit, untracked and left out files included, ignored files and
-            excluded paths not.
+        left_out: What may differ and is not in the snapshot; it has those paths as the base commit has them, if at all.
+        is_dirty: Whether anything differs from the base commit, untracked and left out files included, ignored files
+            and excluded paths not.
     """
 
     repository: Repository
@@ -99,13 +116,13 @@ class Snapshot:
 def capture(repo_path: str | os.PathLike[str] = ".", *, exclude: Iterable[str | os.PathLike[str]] = ()) -> Snapshot:
     """Capture the working tree of the repository that holds ``repo_path``, without writing a byte into it.
 
-    Staged, unstaged and untracked changes alike: what counts is what lies on disk. Ignored files are left out, unless they
-    are in the base commit.
+    Staged, unstaged and untracked changes alike: what counts is what lies on disk. Ignored files are left out, unless
+    they are in the base commit; so are files that look like secrets, that are too large, or that git cannot hold.
 
     Args:
         repo_path: A folder anywhere in the work tree.
-        exclude: Files and folders (with all below) to leave as they are in the base commit: outputs such as the local store.
-            Relative paths are relative to the current folder.
+        exclude: Files and folders (with all below) to leave as they are in the base commit: outputs such as the local
+            store. Relative paths are relative to the current folder.
 
     Returns:
         The snapshot. Whatever could not be captured is named in ``left_out``.
@@ -117,6 +134,7 @@ def capture(repo_path: str | os.PathLike[str] = ".", *, exclude: Iterable[str | 
     """
     repository = _git.find_repository(repo_path)
     survey = _Survey(repository, [os.fspath(path) for path in exclude])
+    survey.leave_out_largest(LARGEST_SNAPSHOT)
     while survey.changes:
         with tempfile.TemporaryDirectory(prefix="rlab-snapshot-") as scratch:
             try:
@@ -163,14 +181,15 @@ class _Survey:
         self.excluded: set[bytes] = set()
         self.disk = WorkTree(repository.top, repository.object_format)
         self._exclude = _relative(repository.top, exclude)
+        self._kept = 0
         self._base: Mapping[bytes, Entry] = {}
         try:
             with (
                 _git.start_git((*_git.LIST_TREE, self.base_tree), cwd=repository.top) as in_base,
                 _git.start_git(_git.LIST_FILES, cwd=repository.top) as on_disk,
             ):
-                self._base = _git.parse_tree(in_base.output())
-                listing = _git.parse_files(on_disk.output())
+                self._base = _git.parse_tree(in_base.result().stdout)
+                listing = _git.parse_files(on_disk.result())
         except GitError as error:
             message = f"The state of {repository.top} could not be captured. {error}"
             raise SnapshotError(message) from error
@@ -179,6 +198,9 @@ class _Survey:
         for path in listing.nested - self._base.keys():
             if not self._is_excluded(path):
                 self.left_out[path] = "is a git repository of its own: its content is not captured"
+        for path in listing.unreadable:
+            if not self._is_excluded(path):
+                self.left_out[path] = "is a folder that cannot be listed"
 
     @property
     def is_dirty(self) -> bool:
@@ -199,14 +221,26 @@ class _Survey:
         self.changes.pop(path, None)
         self.left_out[path] = reason
 
+    def leave_out_largest(self, budget: int) -> None:
+        """Leave out the largest files until the rest fits."""
+        sizes = {path: content.size for path, content in self.changes.items() if content is not None}
+        total = sum(sizes.values())
+        for path in sorted(sizes, key=lambda path: (-sizes[path], path)):
+            if total <= budget:
+                break
+            total -= sizes[path]
+            self.leave_out(path, f"{too_large(sizes[path], budget)} in all changes together")
+
     def _look(self, path: bytes, listing: Listing) -> None:
         if self._is_excluded(path):
             return
         then = self._base.get(path)
-        if then is not None and then[0] == GITLINK and self._look_at_submodule(path, then[1], listing):
-            return
+        # Of a tracked file it is worth knowing whether it changed, however large it is.
+        limit = LARGEST_FILE if then is None else None
         try:
-            now = self.disk.read(path)
+            if then is not None and then[0] == GITLINK and self._look_at_submodule(path, then[1], listing):
+                return
+            now = self.disk.read(path, limit=limit)
         except Absent:
             self._note_absence(path, listing)
             return
@@ -217,7 +251,17 @@ class _Survey:
             # The executable bit on disk means nothing here.
             now = now._replace(mode=then[0] if then is not None and _type(then[0]) == _type(REGULAR) else REGULAR)
         if then is None or (now.mode, now.oid) != then:
-            self.changes[path] = now
+            self._note_change(path, now)
+
+    def _note_change(self, path: bytes, now: Content) -> None:
+        if now.size > LARGEST_FILE:
+            self.leave_out(path, too_large(now.size, LARGEST_FILE))
+        elif now.mode != SYMLINK and looks_like_secret(path, now.data):
+            self.leave_out(path, "looks like a secret")
+        else:
+            self._kept += now.size
+            forget = now.mode != SYMLINK and self._kept > _KEPT_IN_MEMORY
+            self.changes[path] = now._replace(data=None) if forget else now
 
     def _note_absence(self, path: bytes, listing: Listing) -> None:
         if path in self._base:
@@ -265,7 +309,7 @@ def _build(survey: _Survey, git_dir: Path) -> tuple[str, bytes]:
     _git.make_git_dir(git_dir, object_format=repository.object_format, borrow=repository.objects)
     try:
         with _git.stream_git(("fast-import", "--quiet", "--done", "--date-format=raw"), git_dir=git_dir) as pipes:
-            _write_commit(pipes.stdin, survey)
+            _write_commit(pipes.stdin, survey, _write_large_files(pipes.stdin, survey))
             pipes.stdin.close()
             answer = pipes.stdout.read()
         tree = answer.split()[2].decode()
@@ -274,13 +318,13 @@ def _build(survey: _Survey, git_dir: Path) -> tuple[str, bytes]:
         message = f"The snapshot of {repository.top} could not be built. {error}"
         raise SnapshotError(message) from error
     if not patch:
-        message = f"git found no difference in {repository.top} where {len(survey.changes)} files differ from the base commit."
+        message = f"git found no difference in {repository.top} where {len(survey.changes)} files differ."
         raise SnapshotError(message)
     return tree, _appliable(patch, survey.changes)
 
 
 def _appliable(patch: bytes, paths: Iterable[bytes]) -> bytes:
-    """Quote what git prints and cannot read: in a header without quotes, a folder whose name ends in a space ends the path."""
+    """Quote what git prints and cannot read: without quotes, a space at the end of a folder's name ends the path."""
     if not any(b" /" in path for path in paths):
         return patch
 
@@ -290,8 +334,8 @@ def _appliable(patch: bytes, paths: Iterable[bytes]) -> bytes:
     return re.sub(rb"^diff --git a/([^\n]* /[^\n]*) b/\1$", quoted, patch, flags=re.MULTILINE)
 
 
-def _write_commit(stream: IO[bytes], survey: _Survey) -> None:
-    """Write what fast-import reads: the large files, then one commit with every change, then the question for its tree."""
+def _write_large_files(stream: IO[bytes], survey: _Survey) -> dict[bytes, bytes]:
+    """Write the files that are not in memory for fast-import, and return the mark of each."""
     marks: dict[bytes, bytes] = {}
     for path, content in survey.changes.items():
         if content is None or content.data is not None:
@@ -304,7 +348,14 @@ def _write_commit(stream: IO[bytes], survey: _Survey) -> None:
         except Changing as finding:
             raise _Unsettled(path) from finding
         stream.write(b"\n")
-    stream.write(b"commit refs/heads/snapshot\nmark :1\ncommitter researchlab <researchlab@localhost> 0 +0000\ndata 0\n")
+    return marks
+
+
+def _write_commit(stream: IO[bytes], survey: _Survey, marks: Mapping[bytes, bytes]) -> None:
+    """Write one commit with every change for fast-import, and the question for its tree."""
+    stream.write(
+        b"commit refs/heads/snapshot\nmark :1\ncommitter researchlab <researchlab@localhost> 0 +0000\ndata 0\n"
+    )
     if survey.repository.head is not None:
         stream.write(b"from %s\n" % survey.repository.head.encode())
     # What is gone goes first: its place may be taken by a folder, or by a file where the folder was.
@@ -314,10 +365,9 @@ def _write_commit(stream: IO[bytes], survey: _Survey) -> None:
     for path, content in survey.changes.items():
         if content is None:
             continue
-        if content.data is None:
-            stream.write(b"M %s %s %s\n" % (content.mode, marks[path], _git.quote_path(path)))
-        else:
-            stream.write(b"M %s inline %s\ndata %d\n" % (content.mode, _git.quote_path(path), content.size))
+        stream.write(b"M %s %s %s\n" % (content.mode, marks.get(path, b"inline"), _git.quote_path(path)))
+        if content.data is not None:
+            stream.write(b"data %d\n" % content.size)
             stream.write(content.data)
             stream.write(b"\n")
     stream.write(b'\nls :1 ""\ndone\n')
@@ -328,8 +378,9 @@ def _relative(top: Path, paths: Iterable[str]) -> tuple[bytes, ...]:
     root = os.fsencode(os.path.realpath(top)) + b"/"
     found: list[bytes] = []
     for path in paths:
-        folder, name = os.path.split(os.path.abspath(path))  # noqa: PTH100 - the last part may be a symlink: not resolved
-        place = os.fsencode(os.path.join(os.path.realpath(folder), name))  # noqa: PTH118
+        # The last part may be a symlink, which is excluded and not what it points to.
+        folder, name = os.path.split(Path(path).absolute())
+        place = os.fsencode(Path(os.path.realpath(folder), name))
         if place.startswith(root):
             found.append(place[len(root) :])
     return tuple(found)

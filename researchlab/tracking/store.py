@@ -10,17 +10,20 @@ import contextlib
 import dataclasses
 import logging
 import os
+import re
 import shutil
+import sqlite3
 import tempfile
+import threading
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from researchlab.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from mlflow import MlflowClient
 
@@ -28,10 +31,11 @@ if TYPE_CHECKING:
 DATABASE_FILE = "mlflow.db"
 ARTIFACT_FOLDER = "mlartifacts"
 
-#: Seconds that a tracking server has to answer before a run starts.
-SERVER_TIMEOUT = 10.0
+#: Seconds that a tracking server has to answer, once when a run starts and once when it ends.
+SERVER_TIMEOUT = 10
 
 _SQLITE = "sqlite:///"
+_IN_MEMORY = ("", ":memory:")
 _SIDE_FILES = ("-wal", "-shm", "-journal")
 
 
@@ -48,9 +52,13 @@ class Store:
     @property
     def database(self) -> Path | None:
         """The sqlite file of a local store, else None."""
-        if not self.tracking_uri.startswith(_SQLITE):
-            return None
-        return Path(unquote(self.tracking_uri[len(_SQLITE) :].partition("?")[0]))
+        name = self.tracking_uri[len(_SQLITE) :].partition("?")[0]
+        return Path(name) if self.tracking_uri.startswith(_SQLITE) and name not in _IN_MEMORY else None
+
+    @property
+    def name(self) -> str:
+        """The tracking URI without credentials, for messages."""
+        return without_password(self.tracking_uri)
 
     @property
     def artifact_root(self) -> str | None:
@@ -78,16 +86,14 @@ class Store:
         database = self.database
         if database is not None:
             _create_database(database, self.artifact_root or "")
-        elif urlsplit(self.tracking_uri).scheme in {"http", "https"}:
-            _ask_server(self.tracking_uri)
-        with quiet_mlflow():
+        with quiet_mlflow(), impatient():
             import mlflow
 
             try:
                 client = mlflow.MlflowClient(tracking_uri=self.tracking_uri)
                 client.search_experiments(max_results=1)
             except Exception as error:
-                raise StoreError(_refused(self.tracking_uri, error)) from error
+                raise self._refused(error) from error
         return client
 
     def experiment_id(self, client: MlflowClient, name: str) -> str:
@@ -116,15 +122,27 @@ class Store:
                     if experiment is None:
                         raise
         except MlflowException as error:
-            raise StoreError(_refused(self.tracking_uri, error)) from error
+            raise self._refused(error) from error
         if experiment.lifecycle_stage == "deleted":
             message = (
-                f"The experiment '{name}' in {self.tracking_uri} is deleted. Bring it back with "
-                f"`MLFLOW_TRACKING_URI={self.tracking_uri} mlflow experiments restore -x {experiment.experiment_id}`, "
+                f"The experiment '{name}' in {self.name} is deleted. Bring it back with "
+                f"`MLFLOW_TRACKING_URI={self.name} mlflow experiments restore -x {experiment.experiment_id}`, "
                 "or track under another name."
             )
             raise StoreError(message)
         return str(experiment.experiment_id)
+
+    def _refused(self, error: Exception) -> StoreError:
+        if _is_connection_error(error):
+            message = (
+                f"The tracking server {self.name} does not answer ({first_line(error):.200}). Start it or correct the URI; "
+                "to track into this repository instead, leave out tracking_uri and unset MLFLOW_TRACKING_URI."
+            )
+            return StoreError(message)
+        advice = "Check the URI and the rights on it."
+        if "out-of-date" in str(error):
+            advice = f"Back the database up and run: mlflow db upgrade '{self.name}'"
+        return StoreError(f"MLflow cannot use the store {self.name}: {first_line(error):.300}. {advice}")
 
 
 def default_files(root: Path) -> tuple[Path, ...]:
@@ -147,7 +165,7 @@ def resolve_store(tracking_uri: str | os.PathLike[str] | None, root: Path) -> St
     """
     chosen = os.fspath(tracking_uri) if tracking_uri is not None else _told_to_mlflow()
     if not chosen:
-        return Store(_SQLITE + str(root / DATABASE_FILE))
+        return _default_store(root)
     scheme = urlsplit(chosen).scheme
     if scheme in {"", "file"} and os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() != "true":
         path = unquote(urlsplit(chosen).path) if scheme else chosen
@@ -159,9 +177,18 @@ def resolve_store(tracking_uri: str | os.PathLike[str] | None, root: Path) -> St
         raise StoreError(message)
     if chosen.startswith(_SQLITE):
         path, mark, options = chosen[len(_SQLITE) :].partition("?")
-        if path and path != ":memory:":
+        if path not in _IN_MEMORY:
             return Store(f"{_SQLITE}{Path(path).absolute()}{mark}{options}")
     return Store(chosen)
+
+
+def _default_store(root: Path) -> Store:
+    if "?" in str(root):
+        message = (
+            f"The folder {root} has a question mark in its name, which no database URI can hold. Rename it, or pass a tracking_uri."
+        )
+        raise StoreError(message)
+    return Store(_SQLITE + str(root / DATABASE_FILE))
 
 
 def _told_to_mlflow() -> str | None:
@@ -174,28 +201,71 @@ def _told_to_mlflow() -> str | None:
     return mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
 
 
+_SILENT = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
+# MLflow repeats a request for minutes; what the user set is left alone.
+_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SERVER_TIMEOUT)}
+
+
 @contextlib.contextmanager
-def quiet_mlflow() -> Iterator[None]:
+def quiet_mlflow() -> Generator[None]:
     """Keep MLflow's notes on schema creation, its emoji lines and other libraries' warnings out of the user's terminal."""
-    noisy = [logging.getLogger(name) for name in ("mlflow", "alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent")]
-    before = [logger.level for logger in noisy]
-    switch = "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"
-    printing = os.environ.get(switch)
-    os.environ[switch] = "true"
-    for logger in noisy:
-        logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
-    try:
-        with warnings.catch_warnings():
+    import mlflow  # noqa: F401 (it configures its loggers when it is imported)
+
+    with _hush:
+        yield
+
+
+@contextlib.contextmanager
+def impatient() -> Generator[None]:
+    """Let a tracking server that does not answer fail within seconds."""
+    with _hurry:
+        yield
+
+
+class _Shared:
+    """A change to the whole process, made when the first thread needs it and undone when the last one is through."""
+
+    def __init__(self, variables: dict[str, str], *, override: bool, loggers: tuple[str, ...] = ()) -> None:
+        self._variables = variables
+        self._override = override
+        self._loggers = loggers
+        self._lock = threading.Lock()
+        self._users = 0
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._apply()
+            self._users += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._undo.close()
+
+    def _apply(self) -> None:
+        for name in self._loggers:
+            logger = logging.getLogger(name)
+            self._undo.callback(logger.setLevel, logger.level)
+            logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
+        if self._loggers:
             # SQLAlchemy 2.1 warns when MLflow's mappers are configured; under `-W error` that breaks them for the process.
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(noisy, before, strict=True):
-            logger.setLevel(level)
-        if printing is None:
-            os.environ.pop(switch, None)
-        else:
-            os.environ[switch] = printing
+            self._undo.enter_context(warnings.catch_warnings(action="ignore"))
+        for name, value in self._variables.items():
+            before = os.environ.get(name)
+            if before is None:
+                self._undo.callback(os.environ.pop, name, None)
+            elif self._override:
+                self._undo.callback(os.environ.__setitem__, name, before)
+            else:
+                continue
+            os.environ[name] = value
+
+
+_hush = _Shared(_SILENT, override=True, loggers=("mlflow", "alembic"))
+_hurry = _Shared(_IMPATIENT, override=False)
 
 
 def _create_database(database: Path, artifact_root: str) -> None:
@@ -251,6 +321,9 @@ def scratch_store(folder: Path) -> Store:
     store = Store(_SQLITE + str(folder / DATABASE_FILE))
     _create_database(template, (folder / ARTIFACT_FOLDER).as_uri())
     shutil.copyfile(template, folder / DATABASE_FILE)
+    with contextlib.closing(sqlite3.connect(folder / DATABASE_FILE)) as database, database:
+        # The default experiment of the template keeps its artifacts where the template was made.
+        database.execute("UPDATE experiments SET artifact_location = ? || '/' || experiment_id", (store.artifact_root,))
     return store
 
 
@@ -274,29 +347,20 @@ def local_path(uri: str) -> Path | None:
     return Path(uri) if not parts.scheme and uri.startswith("/") else None
 
 
-def _ask_server(uri: str) -> None:
-    """Fail within seconds when the server does not answer; MLflow's own retries take minutes."""
-    from urllib.error import HTTPError, URLError
-    from urllib.request import Request, urlopen
-
-    request = Request(uri.rstrip("/") + "/health", headers={"User-Agent": "researchlab"})  # noqa: S310 (http or https, see caller)
-    try:
-        with urlopen(request, timeout=SERVER_TIMEOUT):  # noqa: S310
-            return
-    except HTTPError:
-        return  # it answered; a proxy or an older server may not know /health
-    except (URLError, OSError) as error:
-        reason: Any = getattr(error, "reason", error)
-        message = (
-            f"The tracking server {uri} does not answer ({reason}). Start it or correct the URI; to track into this "
-            "repository instead, leave out tracking_uri and unset MLFLOW_TRACKING_URI."
-        )
-        raise StoreError(message) from error
+def without_password(text: str) -> str:
+    """Cut the user and password out of every URL in a text."""
+    return re.sub(r"(?<=://)[^/\s'\"]*@(?=[^/\s])", "", text)
 
 
-def _refused(uri: str, error: Exception) -> str:
-    first = str(error).strip().partition("\n")[0]
-    advice = "Check the URI and the rights on it"
-    if "out-of-date" in str(error):
-        advice = f"Back the database up and run `mlflow db upgrade '{uri}'`"
-    return f"MLflow cannot use the store {uri}: {first or type(error).__name__}. {advice}."
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line without credentials and without a full stop at its end."""
+    lines = without_password(str(error)).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _is_connection_error(error: BaseException) -> bool:
+    """Return whether nobody answered, rather than somebody who refused."""
+    import requests
+
+    kinds = (requests.ConnectionError, requests.Timeout)
+    return isinstance(error, kinds) or "Max retries exceeded" in str(error) or "timed out" in str(error)

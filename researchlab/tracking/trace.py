@@ -1,6 +1,7 @@
 """What did a run compute: every metric by step, and the leaves of its States, with their exact bits?
 
-``TraceWriter`` appends to the files of a folder while the run lives, ``read_trace`` reads them, also those of a killed run.
+``TraceWriter`` appends to the files of a folder while the run lives, ``read_trace`` reads them, also those of a killed
+run.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ class Trace:
 
     Attributes:
         metrics: every point of every metric.
-        states: (source, step) to the leaves of that State, in the order in which they were recorded; step None is the final
-            State. Where a source recorded several States at one step, the last one. Arrays are read-only views of the file.
+        states: (source, step) to the leaves of that State, in the order in which they were recorded; step None is the
+            final State. Where a source recorded several States at one step, the last one. Arrays are read-only views of
+            the file.
         truncated: a file lacks its end: the run was killed, and what it computed last may be missing.
     """
 
@@ -55,8 +57,8 @@ def read_trace(folder: Path) -> Trace:
     """Read the trace files of a folder; a file that is not there means that nothing of its kind was recorded.
 
     Args:
-        folder: the folder that a ``TraceWriter`` wrote to, or a copy of it. Keep it while States are in use: their arrays are
-            views of the mapped file.
+        folder: the folder that a ``TraceWriter`` wrote to, or a copy of it. Keep it while States are in use: their
+            arrays are views of the mapped file.
 
     Returns:
         The trace, up to the last whole batch and the last whole State where the files are truncated.
@@ -73,8 +75,8 @@ def read_trace(folder: Path) -> Trace:
 
 def _broken(path: Path, what: str) -> RecordError:
     return RecordError(
-        f"Trace file {path} cannot be read: {what}. Fetch the run's artifacts again; if they are damaged in the store too, "
-        "the run can be run again but not compared."
+        f"Trace file {path} cannot be read: {what}. Fetch the run's artifacts again; if they are damaged in the store "
+        "too, the run can be run again but not compared."
     )
 
 
@@ -109,6 +111,8 @@ class _Reading:
         except StopIteration:
             if source.tell() != size:
                 raise _broken(self.path, f"its end mark is at byte {source.tell()} of {size}") from None
+        except UnicodeDecodeError as error:
+            raise _broken(self.path, str(error)) from error
         except (pa.ArrowException, OSError) as error:
             # A batch that the kill cut off reaches beyond the end of the file; everything else is damage.
             if not self.truncated or source.tell() != size:
@@ -119,8 +123,8 @@ class _Reading:
         if version is not None and version != VERSION:
             raise _broken(
                 self.path,
-                f"it has version {version.decode(errors='replace')} and this researchlab reads version {VERSION.decode()} "
-                "(`pip install -U researchlab`)",
+                f"it has version {version.decode(errors='replace')} and this researchlab reads version "
+                f"{VERSION.decode()} (`pip install -U researchlab`)",
             )
         if version is None or not schema.equals(self._schema):
             raise _broken(

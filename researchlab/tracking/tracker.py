@@ -100,7 +100,7 @@ class ExperimentTracker:
             self.run_name = generate_run_id()  # entered a second time: a second run
         request = active_request()
         ordinal = command.next_ordinal()
-        asked = request is not None and (request.test, request.ordinal) == (command.current_test(), ordinal)
+        asked = request is not None and request.asks(test=command.current_test(), ordinal=ordinal)
         name = request.run_id if request is not None and asked else self._given_name or self.run_name
         code = read_code_state(ordinal=ordinal)
         store = Store(request.tracking_uri) if request is not None else resolve_store(self._tracking_uri, code.root)
@@ -274,7 +274,7 @@ class _LiveRun:
             raise StoreError(message) from error
         live.request = request
         _interception.listen(str(fluent.run.info.run_id), live.on_metric)
-        live._watch.start()  # noqa: SLF001 (its own class)
+        live._watch.start()
         return live
 
     def on_metric(self, name: str, value: Any, step: int) -> None:

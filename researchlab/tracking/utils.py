@@ -110,10 +110,14 @@ def find_run_by_rlab_id(run_id: str) -> Run | None:
         AmbiguousRunError: Several runs carry the id.
         StoreError: The store does not answer.
     """
-    from researchlab.tracking.runs import open_store
+    from researchlab.tracking.runs import default_root
+    from researchlab.tracking.store import resolve_store
 
     check_run_id(run_id)
-    _, client = open_store()
+    store = resolve_store(None, default_root("."))
+    if store.database is not None and not store.database.exists():
+        return None  # nothing was tracked here yet, and looking makes no store
+    client = store.open()
     with quiet_mlflow():
         experiments = [experiment.experiment_id for experiment in client.search_experiments()]
         found = client.search_runs(experiments, f"tags.`{RUN_ID_TAG}` = '{run_id}'", max_results=2)

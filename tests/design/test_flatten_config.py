@@ -1,3 +1,5 @@
+# ruff: noqa: RUF012 - pydantic copies mutable defaults
+
 from __future__ import annotations
 
 import enum
@@ -88,14 +90,16 @@ def test_a_configuration_comes_back(config, separator):
 
 
 def test_values_are_validated():
-    with pytest.raises(pydantic.ValidationError, match="b.c"):
+    with pytest.raises(pydantic.ValidationError, match=r"b\.c"):
         unflatten_config({"b.c": "much"}, Settings)
     with pytest.raises(pydantic.ValidationError, match="unknown"):
         unflatten_config({"unknown": 1}, Settings)
     assert unflatten_config({"a": "3"}, Settings).a == 3
 
 
-@pytest.mark.parametrize("flat", [{"b": 1, "b.c": 2}, {"b.c": 2, "b": 1}, {"b": {}, "b.c": 1}, {"b.c.d.e": 1, "b.c.d": 2}])
+@pytest.mark.parametrize(
+    "flat", [{"b": 1, "b.c": 2}, {"b.c": 2, "b": 1}, {"b": {}, "b.c": 1}, {"b.c.d.e": 1, "b.c.d": 2}]
+)
 def test_a_key_that_is_both_value_and_container_is_refused(flat):
     with pytest.raises(ValueError, match="both a value and") as caught:
         unflatten_config(flat, Settings)

@@ -1,3 +1,5 @@
+# ruff: noqa: ARG001, ARG005 - kernels and extractors take what they are given
+
 from __future__ import annotations
 
 import inspect
@@ -90,7 +92,9 @@ def test_a_path_follows_attributes_keys_and_indices(state, path, expected):
     assert got(path, state) == expected
 
 
-@pytest.mark.parametrize("path", ["", "state", "config", "x", "states.x", "state.", ".state.x", "state..x", "state.x.", 3, None])
+@pytest.mark.parametrize(
+    "path", ["", "state", "config", "x", "states.x", "state.", ".state.x", "state..x", "state.x.", 3, None]
+)
 def test_a_malformed_path_is_refused_when_the_selector_is_made(path):
     with pytest.raises(FieldPathError, match="'lr'") as caught:
         FieldSelector(lr=path)
@@ -251,7 +255,9 @@ KERNELS = [
 ]
 
 
-@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: getattr(kernel, "__name__", "kernel") + type(kernel).__name__)
+@pytest.mark.parametrize(
+    "kernel", KERNELS, ids=lambda kernel: getattr(kernel, "__name__", "kernel") + type(kernel).__name__
+)
 def test_a_batch_goes_to_the_parameter_that_is_still_free(state, kernel):
     x, lr, batch = SELECTED(kernel)(state, CONFIG, 4.0)
     assert (x.tolist(), float(lr), float(batch)) == ([0.0, 1.0, 2.0], 0.25, 4.0)
@@ -312,18 +318,21 @@ def test_an_argument_given_by_position_and_by_name_is_an_error(state):
 
 
 def test_a_kernel_without_room_for_the_batch_says_how_to_make_some(state):
-    with pytest.raises(KernelCallError, match=r"no free parameter for 1 .* write `def kernel\(x, lr, batch\)`") as caught:
+    @SELECTED
+    def kernel(x, lr): ...
 
-        @SELECTED
-        def kernel(x, lr): ...
-
+    with pytest.raises(
+        KernelCallError, match=r"no free parameter for 1 .* write `def kernel\(x, lr, batch\)`"
+    ) as caught:
         kernel(state, CONFIG, None)
     assert isinstance(caught.value, TypeError)
     assert isinstance(caught.value, ResearchlabError)
 
 
 def test_a_path_for_a_parameter_that_the_kernel_lacks_is_an_error_when_it_is_wrapped():
-    with pytest.raises(KernelCallError, match=r"no parameter 'learning_rte': it takes \(x, learning_rate\). Did you mean"):
+    with pytest.raises(
+        KernelCallError, match=r"no parameter 'learning_rte': it takes \(x, learning_rate\). Did you mean"
+    ):
         FieldSelector(learning_rte="config.lr")(lambda x, learning_rate: None)
 
 

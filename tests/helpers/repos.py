@@ -6,9 +6,12 @@ import os
 import stat
 import subprocess
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 IDENTITY = {
     "GIT_AUTHOR_NAME": "A. Researcher",
@@ -20,7 +23,7 @@ IDENTITY = {
 
 @pytest.fixture
 def isolated_git(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Keep the configuration of whoever runs the tests out; return the (empty) global configuration file of this test."""
+    """Keep the configuration of whoever runs the tests out; return the (empty) global configuration of this test."""
     home = tmp_path_factory.mktemp("home")
     config = home / "gitconfig"
     config.touch()
@@ -83,25 +86,20 @@ def make_repo(top: Path, files: dict[str, str | bytes] | None = None, *, object_
 
 
 def contents(top: Path) -> dict[bytes, tuple[str, bytes]]:
-    """Return everything below ``top`` but ``.git``: path -> (kind, bytes), the kind telling executables and symlinks apart."""
+    """Return everything below ``top`` but ``.git``: path -> (kind, bytes); executables and symlinks are own kinds."""
     found: dict[bytes, tuple[str, bytes]] = {}
-    root = os.fsencode(top)
-    for folder, folders, files in os.walk(root):
-        if folder == root and b".git" in folders:
-            folders.remove(b".git")
-        for name in [*files, *(name for name in folders if os.path.islink(os.path.join(folder, name)))]:
-            if folder == root and name == b".git":
-                continue
-            path = os.path.join(folder, name)
-            mode = os.lstat(path).st_mode
-            if stat.S_ISLNK(mode):
-                entry = ("symlink", os.readlink(path))
-            elif stat.S_ISREG(mode):
-                with open(path, "rb") as file:
-                    entry = ("executable" if mode & 0o100 else "file", file.read())
-            else:
-                entry = ("special", b"")
-            found[os.path.relpath(path, root)] = entry
+    for path in top.rglob("*"):
+        relative = path.relative_to(top)
+        mode = path.lstat().st_mode
+        if relative.parts[0] == ".git" or stat.S_ISDIR(mode):
+            continue
+        if stat.S_ISLNK(mode):
+            entry = ("symlink", os.fsencode(path.readlink()))
+        elif stat.S_ISREG(mode):
+            entry = ("executable" if mode & 0o100 else "file", path.read_bytes())
+        else:
+            entry = ("special", b"")
+        found[os.fsencode(relative)] = entry
     return found
 
 

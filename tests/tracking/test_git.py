@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from helpers.repos import Repo, isolated_git, make_repo
+
 from researchlab.errors import GitError, NotARepositoryError
 from researchlab.tracking import _git
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures(isolated_git.__name__)
 
@@ -70,7 +74,11 @@ def test_a_linked_work_tree_of_a_submodule_knows_the_main_one(tmp_path: Path) ->
 def test_a_separate_git_dir_is_found(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", "--separate-git-dir", tmp_path / "store", tmp_path / "repo"], check=True)
     found = _git.find_repository(make_repo(tmp_path / "repo", {"a": "x"}).top)
-    assert (found.top, found.main_worktree, found.common_dir) == (tmp_path / "repo", tmp_path / "repo", tmp_path / "store")
+    assert (found.top, found.main_worktree, found.common_dir) == (
+        tmp_path / "repo",
+        tmp_path / "repo",
+        tmp_path / "store",
+    )
 
 
 def test_a_linked_work_tree_of_a_bare_repository_is_its_own_main(tmp_path: Path) -> None:
@@ -97,13 +105,13 @@ def test_outside_of_a_repository_the_message_says_what_to_do(tmp_path: Path) -> 
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NotARepositoryError, match="There is no folder .*gone"):
+    with pytest.raises(NotARepositoryError, match=r"There is no folder .*gone"):
         _git.find_repository(tmp_path / "gone")
 
 
 def test_a_bare_repository_has_no_files_to_record(tmp_path: Path) -> None:
     repo = make_repo(tmp_path, {"a": "x"})
-    with pytest.raises(NotARepositoryError, match="bare repository or a .git folder"):
+    with pytest.raises(NotARepositoryError, match=r"bare repository or a \.git folder"):
         _git.find_repository(repo.top / ".git")
 
 
@@ -120,14 +128,16 @@ def test_a_repository_of_another_user_is_explained(tmp_path: Path, monkeypatch: 
     os.chown(repo.top / ".git", 12345, 12345)
     os.chown(repo.top, 12345, 12345)
     monkeypatch.delenv("SUDO_UID", raising=False)
-    with pytest.raises(GitError, match=rf"belongs to another user.*git config --global --add safe.directory {tmp_path}"):
+    with pytest.raises(
+        GitError, match=rf"belongs to another user.*git config --global --add safe.directory {tmp_path}"
+    ):
         _git.find_repository(repo.top)
 
 
 def test_a_cut_branch_file_is_not_taken_for_a_new_repository(tmp_path: Path) -> None:
     repo = make_repo(tmp_path, {"a": "x"})
     (repo.top / ".git" / "refs" / "heads" / "main").write_bytes(b"")
-    with pytest.raises(GitError, match="HEAD .* is broken"):
+    with pytest.raises(GitError, match=r"HEAD .* is broken"):
         _git.find_repository(repo.top)
 
 

@@ -12,7 +12,9 @@ import pytest
 from helpers.repos import Repo, contents, footprint, isolated_git, make_repo
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from researchlab.errors import RestoreError
+from researchlab.tracking import restore as restore_module
 from researchlab.tracking.restore import restore, tree_of, write_into_worktree
 from researchlab.tracking.snapshot import Snapshot, capture
 
@@ -71,8 +73,8 @@ def restored(repo: Repo, into: Path, snapshot: Snapshot | None = None) -> Repo:
     )
     assert contents(top) == contents(repo.top)
     after = footprint(repo.top)
-    # Objects that the snapshot uses may get a new time stamp, and so does a shared index whenever git reads it; nothing else
-    # changes in any way.
+    # Objects that the snapshot uses may get a new time stamp, and so does a shared index whenever git reads it; nothing
+    # else changes in any way.
     assert {path: (mode, data) for path, (mode, _, data) in after.items()} == {
         path: (mode, data) for path, (mode, _, data) in before.items()
     }
@@ -263,7 +265,13 @@ def attributes(repo: Repo) -> None:
     repo.git("config", "filter.upper.smudge", "tr A-Z a-z")
     repo.git("config", "filter.gone.clean", "false")
     repo.git("config", "filter.gone.required", "true")
-    rules = "*.crlf eol=crlf", "*.auto text=auto", "*.id ident", "*.up filter=upper", "*.enc working-tree-encoding=UTF-16"
+    rules = (
+        "*.crlf eol=crlf",
+        "*.auto text=auto",
+        "*.id ident",
+        "*.up filter=upper",
+        "*.enc working-tree-encoding=UTF-16",
+    )
     repo.write(".gitattributes", "\n".join([*rules, "*.nodiff -diff", "*.bin binary", ""]))
     for suffix in ("crlf", "auto", "id", "up", "nodiff", "bin"):
         repo.write(f"f.{suffix}", "Mixed\r\nlines $Id$\nend")
@@ -466,7 +474,17 @@ ENTRIES = st.one_of(
 TREES = st.dictionaries(PATHS, ENTRIES, max_size=6)
 ATTRIBUTES = st.lists(
     st.sampled_from(
-        ["* text=auto", "* text", "* eol=crlf", "* ident", "* filter=odd", "* -diff", "* binary", "* diff=py", "* export-subst"]
+        [
+            "* text=auto",
+            "* text",
+            "* eol=crlf",
+            "* ident",
+            "* filter=odd",
+            "* -diff",
+            "* binary",
+            "* diff=py",
+            "* export-subst",
+        ]
     ),
     max_size=3,
 )
@@ -488,6 +506,20 @@ def lay(repo: Repo, tree: dict[str, tuple[str, bytes]]) -> None:
             repo.write(name, data, executable=kind == "executable")
 
 
+def change(
+    repo: Repo, before: dict[str, tuple[str, bytes]], after: dict[str, tuple[str, bytes]], gone: set[int]
+) -> None:
+    """Commit one tree, write another over it, and delete some of the first."""
+    lay(repo, before)
+    repo.commit()
+    lay(repo, after)
+    for number in gone:
+        for name in sorted(before)[number : number + 1]:
+            path = repo.top / name
+            if path.is_symlink() or path.is_file():
+                path.unlink()
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     before=TREES,
@@ -503,7 +535,7 @@ def test_any_tree_under_any_configuration_comes_back(
     before: dict[str, tuple[str, bytes]],
     after: dict[str, tuple[str, bytes]],
     gone: set[int],
-    staged: bool,
+    staged: bool,  # noqa: FBT001 - drawn by Hypothesis
     rules: list[str],
     hostile: dict[str, int],
     object_format: str,
@@ -511,14 +543,7 @@ def test_any_tree_under_any_configuration_comes_back(
     with tempfile.TemporaryDirectory() as folder:
         repo = make_repo(Path(folder) / "repo", object_format=object_format)
         isolated_git.write_text("")
-        lay(repo, before)
-        repo.commit()
-        lay(repo, after)
-        for number in gone:
-            for name in sorted(before)[number : number + 1]:
-                path = repo.top / name
-                if path.is_symlink() or path.is_file():
-                    path.unlink()
+        change(repo, before, after, gone)
         if staged:
             repo.git("add", "--all")
         if rules:
@@ -546,7 +571,7 @@ def refused(into: Path, match: str, **given: object) -> None:
 
 def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
     repo = filled(tmp_path / "repo")
-    with pytest.raises(RestoreError, match="empty folder, and .*repo is not one"):
+    with pytest.raises(RestoreError, match=r"empty folder, and .*repo is not one"):
         restore(repo.top, **arguments(repo))  # type: ignore[arg-type]
 
 
@@ -611,7 +636,9 @@ def test_a_damaged_patch_is_refused_with_the_words_of_git(tmp_path: Path) -> Non
 def test_a_patch_cannot_write_outside_of_the_work_tree(tmp_path: Path, name: str, content: str) -> None:
     repo = filled(tmp_path / "repo")
     given = arguments(repo)
-    hostile = f"diff --git a/{name} b/{name}\nnew file mode 100755\n--- /dev/null\n+++ b/{name}\n@@ -0,0 +1 @@\n+{content}\n"
+    hostile = (
+        f"diff --git a/{name} b/{name}\nnew file mode 100755\n--- /dev/null\n+++ b/{name}\n@@ -0,0 +1 @@\n+{content}\n"
+    )
     before = sorted(tmp_path.rglob("*"))
     refused(tmp_path / "into", "does not apply|was recorded|cannot be built", **given | {"patch": hostile.encode()})
     assert sorted(tmp_path.rglob("*")) == before
@@ -658,6 +685,22 @@ def test_an_impossible_branch_name_is_refused(tmp_path: Path) -> None:
     refused(tmp_path / "into", "check-ref-format", **arguments(repo), branch="../../x")
 
 
+def test_what_does_not_read_back_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = filled(tmp_path / "repo")
+    given = arguments(repo)
+    write = restore_module._checkout
+
+    def write_badly(top: Path) -> None:
+        write(top)
+        (top / "text").write_text("one\ntwo\nthree")
+        (top / "tool").chmod(0o644)
+        (top / "link").unlink()
+        (top / "extra").touch()
+
+    monkeypatch.setattr(restore_module, "_checkout", write_badly)
+    refused(tmp_path / "into", "4 files in .* are not what the snapshot holds .*: extra, link, text, tool", **given)
+
+
 # Trees without a work tree
 
 
@@ -668,7 +711,9 @@ def test_two_snapshots_are_compared_in_one_store(tmp_path: Path) -> None:
     untracked(repo)
     second = capture(repo.top)
     before = footprint(repo.top)
-    trees = [tree_of(shot.base_commit, shot.patch, source=repo.top, scratch=tmp_path / "scratch") for shot in (first, second)]
+    trees = [
+        tree_of(shot.base_commit, shot.patch, source=repo.top, scratch=tmp_path / "scratch") for shot in (first, second)
+    ]
     assert [tree for _, tree in trees] == [first.tree, second.tree]
     names = Repo(trees[0][0]).git("diff-tree", "-r", "--name-only", first.tree, second.tree)
     assert names.split() == ["new/binary", "new/deep/er/text", "new/empty", "new/tool"]
@@ -699,6 +744,28 @@ def test_a_state_comes_back_into_the_checkout(name: str, tmp_path: Path) -> None
     assert sorted(written) == sorted(change.path for change in snapshot.changed)
 
 
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(before=TREES, after=TREES, gone=st.sets(st.integers(0, 5)), autocrlf=st.sampled_from(["false", "true", "input"]))
+def test_any_tree_comes_back_into_the_checkout(
+    isolated_git: Path,
+    before: dict[str, tuple[str, bytes]],
+    after: dict[str, tuple[str, bytes]],
+    gone: set[int],
+    autocrlf: str,
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        isolated_git.write_text("")
+        repo = make_repo(Path(folder))
+        change(repo, before, after, gone)
+        snapshot, expected = capture(repo.top), contents(repo.top)
+        wipe(repo)
+        repo.git("config", "core.autocrlf", autocrlf)
+        repo.git("rm", "-r", "--quiet", "--force", "--ignore-unmatch", ".")
+        repo.git("reset", "--quiet", "--hard")
+        write_into_worktree(repo.top, base_commit=snapshot.base_commit, tree=snapshot.tree, patch=snapshot.patch)
+        assert contents(repo.top) == expected
+
+
 def test_the_checkout_is_exact_whatever_git_converts(tmp_path: Path) -> None:
     repo = filled(tmp_path / "repo")
     repo.write(".gitattributes", "*.id ident\n")
@@ -725,7 +792,9 @@ def test_what_a_sparse_checkout_leaves_out_stays_out(tmp_path: Path) -> None:
     assert contents(repo.top) == expected
 
 
-@pytest.mark.parametrize("obstacle", ["new", "new/deep/er/text", "new/empty/file", "new/deep/er/text/below", "link_away"])
+@pytest.mark.parametrize(
+    "obstacle", ["new", "new/deep/er/text", "new/empty/file", "new/deep/er/text/below", "link_away"]
+)
 def test_a_file_in_the_way_is_not_overwritten(tmp_path: Path, obstacle: str) -> None:
     repo = filled(tmp_path / "repo")
     untracked(repo)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from helpers.repos import Repo, contents, footprint, isolated_git, make_repo
+
 from researchlab.errors import NotARepositoryError, SnapshotError
 from researchlab.tracking import _worktree
+from researchlab.tracking import snapshot as snapshot_module
 from researchlab.tracking.snapshot import Change, Snapshot, capture
 
 pytestmark = pytest.mark.usefixtures(isolated_git.__name__)
@@ -149,11 +150,65 @@ def test_what_git_cannot_hold_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert snapshot.is_dirty
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
+def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"a": "x", "closed/b": "y"})
+    repo.write("locked").chmod(0)
+    if os.access(repo.top / "locked", os.R_OK):
+        pytest.skip("root reads everything")
+    repo.write("hidden/c")
+    (repo.top / "hidden").chmod(0)
+    (repo.top / "closed").chmod(0)
+    try:
+        found = reasons(capture(repo.top))
+    finally:
+        (repo.top / "hidden").chmod(0o755)
+        (repo.top / "closed").chmod(0o755)
+    assert found == {
+        "locked": "cannot be read: Permission denied",
+        "hidden": "is a folder that cannot be listed",
+        "closed": "is a folder that cannot be listed",
+        "closed/b": "cannot be read: Permission denied",
+    }
+
+
+def test_what_is_too_large_is_named_and_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_module, "LARGEST_FILE", 1000)
+    monkeypatch.setattr(snapshot_module, "LARGEST_SNAPSHOT", 1500)
+    repo = make_repo(tmp_path, {"grown": "x", "kept": b"k" * 2000})
+    repo.write("grown", b"x" * 1001)
+    repo.write("new", b"x" * 1001)
+    for name, size in {"one": 700, "two": 600, "three": 500}.items():
+        repo.write(name, b"x" * size)
+    snapshot = capture(repo.top)
+    assert statuses(snapshot) == {"two": "A", "three": "A"}
+    assert set(reasons(snapshot)) == {"grown", "new", "one"}
+    assert reasons(snapshot)["one"] == "has 1 MiB, and no more than 0 MiB are captured in all changes together"
+
+
+def test_changes_that_are_not_kept_in_memory_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     repo = make_repo(tmp_path, {"a": "x"})
-    repo.write("secret").chmod(0)
-    assert reasons(capture(repo.top)) == {"secret": "cannot be read: Permission denied"}
+    for number in range(5):
+        repo.write(f"new{number}", f"{number}" * 10, executable=bool(number % 2))
+        repo.link(f"link{number}", f"{number}" * 10)
+    expected = capture(repo.top)
+    monkeypatch.setattr(snapshot_module, "_KEPT_IN_MEMORY", 25)
+    assert capture(repo.top) == expected
+
+
+def test_secrets_stay_out_and_are_named(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"conf/.env": "KEY=", "a.py": "x"})
+    key = "-----BEGIN RSA PRIVATE " + "KEY-----\nMII\n"
+    secrets = {"conf/.env": "KEY=1", ".env.local": "KEY=1", "id_ed25519": "k", "new.pem": key}
+    secrets["account.json"] = '{"type": "service_account", "private_key": "' + key + '"}'
+    for name, content in secrets.items():
+        repo.write(name, content)
+    for name in (".env.example", "environment.py", "id_rsa.pub", "env"):
+        repo.write(name, "x")
+    repo.write("about_keys.py", f"KEY = {key!r}")
+    snapshot = capture(repo.top)
+    assert reasons(snapshot) == dict.fromkeys(secrets, "looks like a secret")
+    assert set(statuses(snapshot)) == {".env.example", "environment.py", "id_rsa.pub", "env", "about_keys.py"}
+    assert b"KEY=1" not in snapshot.patch
 
 
 def test_excluded_paths_are_as_in_the_base_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +218,9 @@ def test_excluded_paths_are_as_in_the_base_commit(tmp_path: Path, monkeypatch: p
     repo.write("mlartifacts2", "z")
     (tmp_path / "alias").symlink_to(repo.top)
     monkeypatch.chdir(repo.top)
-    snapshot = capture(exclude=[Path("mlflow.db"), tmp_path / "alias" / "mlartifacts", repo.top / "mlruns", Path("/etc")])
+    snapshot = capture(
+        exclude=[Path("mlflow.db"), tmp_path / "alias" / "mlartifacts", repo.top / "mlruns", Path("/etc")]
+    )
     assert statuses(snapshot) == {"mlartifacts2": "A"}
     assert reasons(snapshot) == dict.fromkeys(("mlartifacts", "mlflow.db"), "excluded by the caller")
     (repo.top / "mlartifacts2").unlink()
@@ -209,27 +266,47 @@ def test_a_submodule_that_is_not_checked_out_is_clean(tmp_path: Path) -> None:
     assert "lib" in reasons(capture(repo.top))
 
 
-def test_a_file_that_is_written_all_the_time_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [10, _worktree.IN_MEMORY + 1])
+def test_a_file_that_is_written_all_the_time_is_named(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     repo = make_repo(tmp_path, {"a": "x"})
-    stop = threading.Event()
-    log = repo.write("train.log", b"x" * 3_000_000)
+    log = repo.write("train.log", b"x" * size)
+    real = os.read
 
-    def write() -> None:
-        with log.open("ab", buffering=0) as file:
-            while not stop.is_set():
-                file.write(b"y")
+    def read_while_it_grows(descriptor: int, length: int) -> bytes:
+        with log.open("ab") as file:
+            file.write(b"y")
+        return real(descriptor, length)
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        snapshot = capture(repo.top)
-    finally:
-        stop.set()
-        writer.join()
-    assert reasons(snapshot) == {"train.log": "was written while it was read"}
+    monkeypatch.setattr(_worktree.os, "read", read_while_it_grows)
+    files = _worktree.WorkTree(repo.top, "sha1")
+    with pytest.raises(_worktree.Changing):
+        files.read(b"train.log")
 
 
-def test_a_large_file_that_changes_between_hash_and_copy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_written_once_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = make_repo(tmp_path, {"a": "x"})
+    repo.write("late", "before")
+    real, pending = os.read, ["after it"]
+
+    def read_and_then_write(descriptor: int, length: int) -> bytes:
+        data = real(descriptor, length)
+        if data == b"before" and pending:
+            repo.write("late", pending.pop())
+        return data
+
+    monkeypatch.setattr(_worktree.os, "read", read_and_then_write)
+    content = _worktree.WorkTree(repo.top, "sha1").read(b"late")
+    assert content.data == b"after it"
+    assert content.oid == repo.git("hash-object", "late")
+
+
+def test_a_large_file_that_changes_between_hash_and_copy_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     repo = make_repo(tmp_path, {"a": "x"})
     repo.write("big", b"x" * (_worktree.IN_MEMORY + 1))
     repo.write("a", "edited")

@@ -1,0 +1,134 @@
+"""What is in a tree and in a work tree, and how is a scratch store made that borrows a repository's objects?"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+
+from researchlab.tracking._git._calls import run_git, start_git
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from researchlab.tracking._git._calls import GitResult
+    from researchlab.tracking._git._repository import ObjectFormat
+
+Entry: TypeAlias = "tuple[bytes, str]"
+"""Mode and id of a file, symlink or submodule."""
+
+LIST_TREE = ("ls-tree", "-r", "-z", "--full-tree")
+"""Arguments, before the tree's id, whose output ``parse_tree`` reads."""
+# -t marks what a sparse checkout skips. assume-unchanged, which would hide an edit, plays no part in a listing.
+LIST_FILES = ("ls-files", "-z", "-t", "-c", "-o", "--exclude-standard")
+"""Arguments whose output ``parse_files`` reads."""
+
+# Bytes on disk are the bytes of the blob: no line ending, keyword or filter comes between.
+_RAW_ATTRIBUTES = "* -text -eol -crlf -filter -ident -working-tree-encoding -merge !diff\n"
+_RAW_CONFIG = """\
+\tautocrlf = false
+\teol = lf
+\tsafecrlf = false
+\tfileMode = true
+\tsymlinks = true
+\tfsmonitor = false
+\tuntrackedCache = false
+[gc]
+\tauto = 0
+[maintenance]
+\tauto = false
+"""
+
+
+def make_git_dir(git_dir: Path, *, object_format: ObjectFormat, borrow: Path, bare: bool = True) -> None:
+    """Make an empty git folder that reads the objects of ``borrow`` (a folder ``objects``) and runs no filter or hook.
+
+    Written by hand: it takes no process, and no template of the user gets in.
+    """
+    (git_dir / "objects" / "info").mkdir(parents=True)
+    (git_dir / "refs").mkdir()
+    (git_dir / "info").mkdir()
+    sha256 = object_format == "sha256"
+    (git_dir / "HEAD").write_text("ref: refs/heads/main\n")
+    (git_dir / "config").write_text(
+        f"[core]\n\trepositoryformatversion = {int(sha256)}\n\tbare = {str(bare).lower()}\n\tlogAllRefUpdates = false\n"
+        + _RAW_CONFIG
+        + ("[extensions]\n\tobjectFormat = sha256\n" if sha256 else "")
+    )
+    (git_dir / "info" / "attributes").write_text(_RAW_ATTRIBUTES)
+    (git_dir / "objects" / "info" / "alternates").write_bytes(quote_path(os.fsencode(borrow)) + b"\n")
+
+
+def quote_path(path: bytes) -> bytes:
+    """Quote a path the way git reads it, whatever bytes it holds."""
+    return b'"' + re.sub(rb'[\x00-\x1f\x7f"\\]', lambda found: b"\\%03o" % found.group()[0], path) + b'"'
+
+
+def quote_config(text: str) -> str:
+    """Quote a value, or the name of a subsection, for a git configuration file."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+
+
+def empty_tree(object_format: ObjectFormat) -> str:
+    """Return the id of the tree without entries, which every repository knows."""
+    return {
+        "sha1": "4b825dc642cb6eb9a060e54bf8d69288fbee4904",
+        "sha256": "6ef19b41225c5369f1c104d45d8d85efa9b057b53b14b4b9b939dd74decc5321",
+    }[object_format]
+
+
+def list_tree(tree: str, *, git_dir: Path) -> dict[bytes, Entry]:
+    """Return path -> (mode, id) of every file, symlink and submodule of a tree."""
+    return parse_tree(run_git((*LIST_TREE, tree), git_dir=git_dir, isolated=True))
+
+
+def parse_tree(listing: bytes) -> dict[bytes, Entry]:
+    """Read what ``LIST_TREE`` printed."""
+    entries: dict[bytes, Entry] = {}
+    for line in listing.split(b"\0")[:-1]:
+        meta, _, path = line.partition(b"\t")
+        mode, _, oid = meta.split(b" ")
+        entries[path] = (mode, oid.decode())
+    return entries
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The paths that git knows on disk.
+
+    Attributes:
+        files: Tracked files, whether they are there or not, and untracked ones that are not ignored.
+        skipped: Those of them that a sparse checkout leaves out.
+        nested: Folders that are git repositories of their own and not submodules.
+        unreadable: Folders that could not be listed.
+    """
+
+    files: frozenset[bytes]
+    skipped: frozenset[bytes]
+    nested: frozenset[bytes]
+    unreadable: frozenset[bytes]
+
+
+def list_files(top: Path) -> Listing:
+    """List the work tree at ``top``; its index is only read."""
+    with start_git(LIST_FILES, cwd=top) as process:
+        return parse_files(process.result())
+
+
+def parse_files(listing: GitResult) -> Listing:
+    """Read what ``LIST_FILES`` printed."""
+    files: set[bytes] = set()
+    skipped: set[bytes] = set()
+    nested: set[bytes] = set()
+    for entry in listing.stdout.split(b"\0")[:-1]:
+        tag, path = entry[:1], entry[2:]
+        if path.endswith(b"/"):
+            nested.add(path[:-1])
+            continue
+        files.add(path)
+        if tag == b"S":
+            skipped.add(path)
+    # git goes on after a folder that it may not read, and says so only here.
+    unreadable = re.findall(rb"^warning: could not open directory '(.+?)/?': ", listing.stderr, re.MULTILINE)
+    return Listing(frozenset(files), frozenset(skipped), frozenset(nested), frozenset(unreadable))

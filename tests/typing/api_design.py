@@ -1,0 +1,133 @@
+# ruff: noqa: ARG002 - the parts of a Loop take what it passes
+"""What type checkers see of ``researchlab.design``. Checked by pyright (strict), never run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, assert_type
+
+import equinox as eqx
+import jax
+
+from researchlab.design import (
+    Config,
+    DataProvider,
+    EquinoxPersister,
+    FieldSelector,
+    Kernel,
+    Loop,
+    MLFlowTelemetry,
+    Persister,
+    SelectedKernel,
+    Selector,
+    State,
+    Telemetry,
+    Visualizer,
+    flatten_config,
+    flatten_pytree,
+    unflatten_config,
+    unflatten_pytree,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+class Walker(State):
+    x: jax.Array
+    name: str = eqx.field(static=True, default="walker")
+
+
+class Settings(Config):
+    lr: float = 0.1
+
+
+class Numbers(DataProvider[Walker]):
+    def __next__(self) -> float:
+        return 1.0
+
+    def get_batch(self, state: Walker) -> float:
+        return float(state.x)
+
+
+class Printing(Telemetry[Walker, Settings]):
+    def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None: ...
+
+    def log_params(self, params: Mapping[str, Any]) -> None: ...
+
+
+class Keeping(Persister[Walker, Settings]):
+    def save(self, state: Walker, config: Settings, step: int, path: Path | str) -> None: ...
+
+    def load(
+        self, path: Path | str, state_structure: Walker, config_structure: Settings
+    ) -> tuple[Walker, Settings, int]:
+        return state_structure, config_structure, 0
+
+
+class Drawing(Visualizer[Walker]):
+    def _render_frame(self, state: Walker) -> str:
+        return str(state.x)
+
+
+def step(state: Walker, config: Settings, batch: float) -> tuple[Walker, dict[str, jax.Array]]:
+    x = state.x + config.lr * batch
+    return Walker(x), {"x": x}
+
+
+def move(x: jax.Array, lr: float, batch: float) -> tuple[Walker, dict[str, jax.Array]]:
+    return Walker(x + lr * batch), {}
+
+
+def extract(state: Walker, config: Settings) -> tuple[tuple[jax.Array, float], dict[str, Any]]:
+    return (state.x, config.lr), {}
+
+
+state = Walker(jax.numpy.zeros(()))
+config = Settings(lr=0.5)
+
+kernel: Kernel[[jax.Array, float, float], tuple[Walker, dict[str, jax.Array]]] = move
+by_path: FieldSelector[Walker, Settings] = FieldSelector(x="state.x", lr="config.lr")
+selected = by_path(move)
+assert_type(selected, SelectedKernel[Walker, Settings, tuple[Walker, dict[str, jax.Array]]])
+assert_type(selected(state, config, 1.0), tuple[Walker, dict[str, jax.Array]])
+assert_type(Selector(extract)(move)(state, config, 1.0), tuple[Walker, dict[str, jax.Array]])
+
+loop = Loop(
+    config,
+    state,
+    step,
+    Numbers(),
+    MLFlowTelemetry(),
+    EquinoxPersister(),
+    Drawing(),
+    save_every=10,
+    checkpoint_dir="checkpoints",
+    render_every=10,
+)
+assert_type(loop, Loop[Walker, Settings])
+assert_type(loop.run(3), Walker)
+assert_type(loop.state, Walker)
+assert_type(loop.config, Settings)
+assert_type(loop.step, int)
+Loop(config, state, selected, [1.0, 2.0], Printing(), Keeping())
+Loop(config, state, step, None)
+
+telemetry = MLFlowTelemetry()
+persister = EquinoxPersister()
+Loop(config, state, step, None, telemetry, persister)
+typed: Telemetry[Walker, Settings] = MLFlowTelemetry[Walker, Settings]()
+assert_type(persister.load("a.eqx", state, config), tuple[Any, Any, int])
+assert_type(EquinoxPersister[Walker, Settings]().load("a.eqx", state, config), tuple[Walker, Settings, int])
+
+assert_type(flatten_config(config), dict[str, Any])
+assert_type(unflatten_config({"lr": 0.5}, Settings), Settings)
+assert_type(flatten_pytree(state), dict[str, Any])
+assert_type(unflatten_pytree({}, state), Walker)
+assert_type(config.model_copy(update={"lr": 1.0}), Settings)
+
+State()  # refused when it runs; a type checker cannot know
+Walker(x=3)  # pyright: ignore[reportArgumentType]
+Loop(config, state, move, None)  # pyright: ignore[reportArgumentType]
+Loop(3, state, step, None)  # pyright: ignore[reportArgumentType]
+DataProvider()  # pyright: ignore[reportAbstractUsage]
