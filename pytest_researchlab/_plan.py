@@ -58,12 +58,6 @@ class Plan:
         try:
             with calm_imports():
                 store = resolve_store(_tracking_uri(config), default_root(repo))
-                if store.database is not None and not store.database.exists():
-                    message = (
-                        f"There is no store {store.database}, so that no run can be executed again. Name the store "
-                        "with --rlab-tracking-uri, the ini option rlab_tracking_uri, or MLFLOW_TRACKING_URI."
-                    )
-                    raise pytest.UsageError(message)
                 references: list[str] = config.option.rlab_reproduce
                 run_ids = resolve_references(
                     references,

@@ -55,8 +55,8 @@ class NotReproducedError(AssertionError):
 class StoredRun(pytest.Item):
     """A stored run; it passes when the same bits come back.
 
-    A plain item, not a test function: the suite's autouse fixtures (another working directory, another store) are for its
-    tests, not for the process that executes the run.
+    A plain item, not a test function: autouse fixtures of the suite (another working directory, another store) are for
+    its tests, not for the process that executes the run.
     """
 
     def __init__(self, *, plan: Plan, **node: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -36,9 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
         return
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
-    folder = tempfile.TemporaryDirectory(prefix="rlab-tests-")
-    config.add_cleanup(folder.cleanup)
-    home = Path(folder.name)
+    home = Path(tempfile.mkdtemp(prefix="rlab-tests-"))
+    atexit.register(shutil.rmtree, home, ignore_errors=True)  # a worker of pytest-xdist does not call the cleanups
     (home / ".gitconfig").write_text(_GIT_CONFIG)
     for name in [name for name in os.environ if name.startswith(_FOREIGN)]:
         patch.delenv(name)

@@ -17,7 +17,9 @@ HEAVY = frozenset(
 def loaded_by(statement: str) -> frozenset[str]:
     """Return the heavy packages that a fresh interpreter has loaded after the statement."""
     code = f"import sys\n{statement}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
-    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    # -P: the installed package is meant, not the folder that the tests are started in.
+    command = [sys.executable, "-P", "-c", code]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert finished.returncode == 0, finished.stderr
     return HEAVY & frozenset(finished.stdout.split())
 

@@ -62,11 +62,10 @@ def _problem(value: object) -> str:
     if isinstance(value, bool | int | float) or (isinstance(value, Mapping) and not value):
         return ""
     if isinstance(value, jax.Array | np.ndarray | np.generic):
-        described = f"{value.dtype} of shape {value.shape}"
         is_real = jnp.issubdtype(value.dtype, jnp.bool_) or (
             jnp.issubdtype(value.dtype, jnp.number) and not jnp.issubdtype(value.dtype, jnp.complexfloating)
         )
-        return "" if is_real and value.shape == () else described
+        return "" if is_real and value.shape == () else f"{value.dtype} of shape {value.shape}"
     if isinstance(value, SupportsFloat) and getattr(value, "shape", ()) == ():
         return ""
     return f"{value!r:.60} of type {type(value).__name__}"

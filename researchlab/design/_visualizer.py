@@ -25,6 +25,8 @@ class Visualizer(abc.ABC, Generic[S]):
         frames: the recorded frames, as long as ``_record`` is not overridden.
     """
 
+    is_recording: bool = False  # for subclasses that forget to call super().__init__()
+    fps: float | None = None
     frame: Any = None
 
     def __init__(self, record: bool = False, fps: float | None = None) -> None:  # noqa: FBT001, FBT002 - the contract

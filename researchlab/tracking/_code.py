@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from researchlab.errors import GitError, NotARepositoryError, ResearchlabWarning
+from researchlab.errors import GitError, NotARepositoryError
 from researchlab.tracking import command
 from researchlab.tracking._git import find_repository
+from researchlab.tracking._warning import warn
 from researchlab.tracking.record import SnapshotRecord
+from researchlab.tracking.runs import default_root
 from researchlab.tracking.store import default_files
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from researchlab.tracking._git import Repository
     from researchlab.tracking.record import CommandRecord
     from researchlab.tracking.snapshot import Snapshot
@@ -47,6 +49,7 @@ class CodeState:
         from researchlab.tracking.snapshot import capture
 
         problems = list(self.problems)
+        missing: list[str] = []
         snapshot: Snapshot | None = None
         if self.repository is not None:
             top = self.repository.top
@@ -55,15 +58,18 @@ class CodeState:
                 snapshot = capture(top, exclude=own)
             except (GitError, OSError) as error:
                 problems.append(f"The code was not recorded: {error}")
-        kept = _to_record(snapshot) if snapshot is not None else None
-        if kept is not None and kept.left_out:
-            names = list(kept.left_out)
-            shown = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-            _warn(f"Not part of the recorded code: {shown}. The record of the run says why.")
+            else:
+                missing = [item.path for item in snapshot.left_out if top / item.path not in own]
+        if missing:
+            shown = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+            warn(f"Not part of the recorded code: {shown}. The record of the run says why.")
         for problem in problems:
-            _warn(problem)
+            warn(problem)
         return dataclasses.replace(
-            self, snapshot=kept, patch=snapshot.patch if snapshot is not None else b"", problems=tuple(problems)
+            self,
+            snapshot=_to_record(snapshot) if snapshot is not None else None,
+            patch=snapshot.patch if snapshot is not None else b"",
+            problems=tuple(problems),
         )
 
 
@@ -82,7 +88,7 @@ def read_code_state(*, ordinal: int) -> CodeState:
     start = command.start_folder()
     repository: Repository | None = None
     problem: str | None = None
-    for folder in dict.fromkeys((script.parent if script else start, start, Path.cwd())):
+    for folder in dict.fromkeys((script.parent if script else start, start)):
         try:
             repository = find_repository(folder)
             break
@@ -96,7 +102,7 @@ def read_code_state(*, ordinal: int) -> CodeState:
             break
     top = repository.top if repository is not None else None
     return CodeState(
-        root=repository.main_worktree if repository is not None else start,
+        root=repository.main_worktree if repository is not None else default_root(start),
         repository=repository,
         command=command.describe_command(top, ordinal=ordinal),
         problems=(problem,) if repository is None and problem else (),
@@ -115,7 +121,3 @@ def _to_record(snapshot: Snapshot) -> SnapshotRecord:
         changed=tuple(change.path for change in snapshot.changed),
         left_out={item.path: item.reason for item in snapshot.left_out},
     )
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, ResearchlabWarning, stacklevel=5)

@@ -91,6 +91,11 @@ def describe_environment() -> EnvironmentRecord:
     )
 
 
+def with_jax_facts(environment: EnvironmentRecord) -> EnvironmentRecord:
+    """Return the environment with what is known of JAX now: a program may load it, or start its backend, inside of a run."""
+    return environment.model_copy(update={"jax": _jax_facts()})
+
+
 def _usable_cores() -> int:
     # The cores that this process may use set the thread count, which changes reductions; os.cpu_count() ignores affinity.
     if hasattr(os, "sched_getaffinity"):

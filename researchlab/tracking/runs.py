@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from researchlab.errors import (
     AmbiguousRunError,
+    GitError,
     MissingPatchError,
     NotARepositoryError,
     RecordError,
@@ -19,7 +20,7 @@ from researchlab.errors import (
     StoreError,
 )
 from researchlab.tracking.record import PATCH_FILE, RECORD_FILE, RECORD_FOLDER, RUN_ID_TAG, Record, read_record
-from researchlab.tracking.store import Store, local_path, quiet_mlflow, resolve_store
+from researchlab.tracking.store import Store, first_line, impatient, local_path, quiet_mlflow, resolve_store
 from researchlab.tracking.utils import check_run_id
 
 if TYPE_CHECKING:
@@ -120,8 +121,7 @@ class TrackedRun:
                 with quiet_mlflow():
                     path = self.client.download_artifacts(str(self.run.info.run_id), name, scratch)
             except Exception as error:
-                first = str(error).partition("\n")[0]
-                message = f"The artifact {name} of run '{self.run_id}' cannot be fetched: {first}."
+                message = f"The artifact {name} of run '{self.run_id}' cannot be fetched: {first_line(error)}."
                 raise RecordError(message) from error
             yield Path(path)
 
@@ -152,14 +152,19 @@ def open_store(
 
 
 def default_root(repo: str | os.PathLike[str]) -> Path:
-    """Return the folder of the default store: the root of the main work tree, or the folder itself outside a repository."""
-    from researchlab.errors import GitError
+    """Return the folder of the default store: the root of the main work tree, or the folder itself outside a repository.
+
+    Where git cannot be asked (it is missing, or refuses a repository of another user), the folder that holds ``.git`` counts.
+    """
     from researchlab.tracking._git import find_repository
 
     try:
         return find_repository(Path(repo)).main_worktree
-    except (NotARepositoryError, GitError):
+    except NotARepositoryError:
         return Path(repo).absolute()
+    except GitError:
+        folder = Path(repo).absolute()
+        return next((root for root in (folder, *folder.parents) if (root / ".git").exists()), folder)
 
 
 def find_run(
@@ -190,16 +195,27 @@ def find_run(
         with quiet_mlflow(), contextlib.suppress(Exception):  # not there under that id: searched by the tag below
             run = client.get_run(run_id)
             return TrackedRun(str(run.data.tags.get(RUN_ID_TAG, run_id)), run, store, client)
-    found = _search(client, f"tags.`{RUN_ID_TAG}` = '{run_id}'")
-    if not found:
+    found = the_run(client, run_id, store)
+    if found is None:
         raise RunNotFoundError(_not_found(run_id, store, client))
+    return TrackedRun(run_id, found, store, client)
+
+
+def the_run(client: MlflowClient, run_id: str, store: Store) -> Run | None:
+    """Return the run that carries the id, in any experiment, or None.
+
+    Raises:
+        AmbiguousRunError: Several runs carry the id.
+        StoreError: The store failed.
+    """
+    found = _search(client, f"tags.`{RUN_ID_TAG}` = '{run_id}'")
     if len(found) > 1:
         message = (
-            f"{len(found)} runs of {store.tracking_uri} carry the id '{run_id}'. Name the one that is meant by its MLflow id: "
+            f"{len(found)} runs of {store.name} carry the id '{run_id}'. Name the one that is meant by its MLflow id: "
             + ", ".join(str(run.info.run_id) for run in found)
         )
         raise AmbiguousRunError(message)
-    return TrackedRun(run_id, found[0], store, client)
+    return found[0] if found else None
 
 
 def list_runs(
@@ -228,7 +244,7 @@ def list_runs(
         found = client.get_experiment_by_name(experiment)
         if found is None:
             names = sorted(str(other.name) for other in client.search_experiments())
-            message = f"There is no experiment '{experiment}' in {store.tracking_uri}; there are: {', '.join(names)}."
+            message = f"There is no experiment '{experiment}' in {store.name}; there are: {', '.join(names)}."
             raise RunNotFoundError(message)
         experiments = [str(found.experiment_id)]
     runs = _search(client, f"tags.`{RUN_ID_TAG}` LIKE '%'", experiments=experiments)
@@ -263,8 +279,10 @@ def resolve_references(
         if reference in {"latest", "all"}:
             runs = list_runs(tracking_uri=tracking_uri, experiment=experiment, repo=repo)
             if not runs:
-                where = resolve_store(tracking_uri, default_root(repo)).tracking_uri
-                message = f"There is no tracked run in {where}" + (f", experiment '{experiment}'." if experiment else ".")
+                where = resolve_store(tracking_uri, default_root(repo)).name
+                message = f"There is no tracked run in {where}" + (
+                    f", experiment '{experiment}'." if experiment else "."
+                )
                 raise RunNotFoundError(message)
             chosen = runs[:1] if reference == "latest" else reversed(runs)
             ids.update(dict.fromkeys(run.run_id for run in chosen))
@@ -274,19 +292,27 @@ def resolve_references(
 
 
 def _search(client: MlflowClient, text: str, *, experiments: Sequence[str] | None = None) -> list[Run]:
-    found: list[Run] = []
-    with quiet_mlflow():
-        ids = list(experiments) if experiments is not None else _experiment_ids(client)
-        token: str | None = None
-        while ids:
-            page = client.search_runs(
-                ids, text, max_results=_PAGE, order_by=["attributes.start_time DESC"], page_token=token
-            )
-            found.extend(page)
-            token = page.token
-            if not token:
-                break
-    return found
+    from mlflow.exceptions import MlflowException
+
+    try:
+        with quiet_mlflow(), impatient():
+            ids = list(experiments) if experiments is not None else _experiment_ids(client)
+            return list(_matches(client, ids, text))
+    except (MlflowException, OSError) as error:
+        message = f"The store could not be searched: {first_line(error)}. Try again when it answers."
+        raise StoreError(message) from error
+
+
+def _matches(client: MlflowClient, experiments: list[str], text: str) -> Iterator[Run]:
+    token: str | None = None
+    while experiments:
+        page = client.search_runs(
+            experiments, text, max_results=_PAGE, order_by=["attributes.start_time DESC"], page_token=token
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 def _experiment_ids(client: MlflowClient) -> list[str]:
@@ -304,13 +330,13 @@ def _not_found(run_id: str, store: Store, client: MlflowClient) -> str:
     known = [str(run.data.tags[RUN_ID_TAG]) for run in _search(client, f"tags.`{RUN_ID_TAG}` LIKE '%'")]
     close = difflib.get_close_matches(run_id, known, n=3, cutoff=0.5)
     close += [other for other in known if run_id in other and other not in close][:3]
-    message = f"There is no run '{run_id}' in {store.tracking_uri} ({len(known)} tracked runs)."
+    message = f"There is no run '{run_id}' in {store.name} ({len(known)} tracked runs)."
     if close:
         message += f" Closest: {', '.join(close)}."
     return message + " Another store is named with --rlab-tracking-uri, tracking_uri=, or MLFLOW_TRACKING_URI."
 
 
-def ids_that_start_with(client: MlflowClient, prefix: str) -> set[str]:
-    """Return the run ids of a store that begin with ``prefix``."""
+def names_that_start_with(client: MlflowClient, prefix: str) -> dict[str, str]:
+    """Return the run ids of a store that begin with ``prefix``, by MLflow's id of the run."""
     found = _search(client, f"tags.`{RUN_ID_TAG}` LIKE '{prefix}%'")
-    return {str(run.data.tags[RUN_ID_TAG]) for run in found}
+    return {str(run.info.run_id): str(run.data.tags[RUN_ID_TAG]) for run in found}

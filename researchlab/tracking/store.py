@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from researchlab.errors import StoreError
+from researchlab.tracking._git import without_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Mapping
 
     from mlflow import MlflowClient
 
@@ -58,7 +59,7 @@ class Store:
     @property
     def name(self) -> str:
         """The tracking URI without credentials, for messages."""
-        return without_password(self.tracking_uri)
+        return self.tracking_uri if self.database is not None else without_credentials(self.tracking_uri)
 
     @property
     def artifact_root(self) -> str | None:
@@ -133,16 +134,17 @@ class Store:
         return str(experiment.experiment_id)
 
     def _refused(self, error: Exception) -> StoreError:
+        said = first_line(error).replace(self.tracking_uri, self.name)[:300]
         if _is_connection_error(error):
             message = (
-                f"The tracking server {self.name} does not answer ({first_line(error):.200}). Start it or correct the URI; "
+                f"The tracking server {self.name} does not answer ({said}). Start it or correct the URI; "
                 "to track into this repository instead, leave out tracking_uri and unset MLFLOW_TRACKING_URI."
             )
             return StoreError(message)
         advice = "Check the URI and the rights on it."
         if "out-of-date" in str(error):
             advice = f"Back the database up and run: mlflow db upgrade '{self.name}'"
-        return StoreError(f"MLflow cannot use the store {self.name}: {first_line(error):.300}. {advice}")
+        return StoreError(f"MLflow cannot use the store {self.name}: {said}. {advice}")
 
 
 def default_files(root: Path) -> tuple[Path, ...]:
@@ -184,9 +186,7 @@ def resolve_store(tracking_uri: str | os.PathLike[str] | None, root: Path) -> St
 
 def _default_store(root: Path) -> Store:
     if "?" in str(root):
-        message = (
-            f"The folder {root} has a question mark in its name, which no database URI can hold. Rename it, or pass a tracking_uri."
-        )
+        message = f"The folder {root} has a question mark in its name, which no database URI can hold. Rename it, or pass a tracking_uri."
         raise StoreError(message)
     return Store(_SQLITE + str(root / DATABASE_FILE))
 
@@ -201,23 +201,18 @@ def _told_to_mlflow() -> str | None:
     return mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
 
 
-_SILENT = {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}
-# MLflow repeats a request for minutes; what the user set is left alone.
-_IMPATIENT = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SERVER_TIMEOUT)}
-
-
 @contextlib.contextmanager
 def quiet_mlflow() -> Generator[None]:
     """Keep MLflow's notes on schema creation, its emoji lines and other libraries' warnings out of the user's terminal."""
     import mlflow  # noqa: F401 (it configures its loggers when it is imported)
 
-    with _hush:
+    with _silence:
         yield
 
 
 @contextlib.contextmanager
 def impatient() -> Generator[None]:
-    """Let a tracking server that does not answer fail within seconds."""
+    """Let a tracking server that does not answer fail within seconds: MLflow repeats a request for minutes."""
     with _hurry:
         yield
 
@@ -225,10 +220,8 @@ def impatient() -> Generator[None]:
 class _Shared:
     """A change to the whole process, made when the first thread needs it and undone when the last one is through."""
 
-    def __init__(self, variables: dict[str, str], *, override: bool, loggers: tuple[str, ...] = ()) -> None:
-        self._variables = variables
-        self._override = override
-        self._loggers = loggers
+    def __init__(self, change: Callable[[], contextlib.AbstractContextManager[None]]) -> None:
+        self._change = change
         self._lock = threading.Lock()
         self._users = 0
         self._undo = contextlib.ExitStack()
@@ -236,7 +229,7 @@ class _Shared:
     def __enter__(self) -> None:
         with self._lock:
             if self._users == 0:
-                self._apply()
+                self._undo.enter_context(self._change())
             self._users += 1
 
     def __exit__(self, *error: object) -> None:
@@ -245,27 +238,46 @@ class _Shared:
             if self._users == 0:
                 self._undo.close()
 
-    def _apply(self) -> None:
-        for name in self._loggers:
-            logger = logging.getLogger(name)
-            self._undo.callback(logger.setLevel, logger.level)
-            logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
-        if self._loggers:
+
+@contextlib.contextmanager
+def _silenced() -> Generator[None]:
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
+    try:
+        with _variables({"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}), warnings.catch_warnings():
             # SQLAlchemy 2.1 warns when MLflow's mappers are configured; under `-W error` that breaks them for the process.
-            self._undo.enter_context(warnings.catch_warnings(action="ignore"))
-        for name, value in self._variables.items():
-            before = os.environ.get(name)
-            if before is None:
-                self._undo.callback(os.environ.pop, name, None)
-            elif self._override:
-                self._undo.callback(os.environ.__setitem__, name, before)
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _hurried() -> contextlib.AbstractContextManager[None]:
+    wanted = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": str(SERVER_TIMEOUT)}
+    return _variables(
+        {name: value for name, value in wanted.items() if name not in os.environ}
+    )  # the user knows better
+
+
+@contextlib.contextmanager
+def _variables(values: Mapping[str, str]) -> Generator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
             else:
-                continue
-            os.environ[name] = value
+                os.environ[name] = value
 
 
-_hush = _Shared(_SILENT, override=True, loggers=("mlflow", "alembic"))
-_hurry = _Shared(_IMPATIENT, override=False)
+_silence = _Shared(_silenced)
+_hurry = _Shared(_hurried)
 
 
 def _create_database(database: Path, artifact_root: str) -> None:
@@ -280,7 +292,9 @@ def _create_database(database: Path, artifact_root: str) -> None:
         database.parent.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".rlab-new-store-", dir=database.parent))
     except OSError as error:
-        message = f"The store {database} cannot be made: {error.strerror}. Pass a tracking_uri in a folder that is writable."
+        message = (
+            f"The store {database} cannot be made: {error.strerror}. Pass a tracking_uri in a folder that is writable."
+        )
         raise StoreError(message) from error
     try:
         fresh = folder / DATABASE_FILE
@@ -347,14 +361,10 @@ def local_path(uri: str) -> Path | None:
     return Path(uri) if not parts.scheme and uri.startswith("/") else None
 
 
-def without_password(text: str) -> str:
-    """Cut the user and password out of every URL in a text."""
-    return re.sub(r"(?<=://)[^/\s'\"]*@(?=[^/\s])", "", text)
-
-
 def first_line(error: BaseException) -> str:
     """Return what an error says, in one line without credentials and without a full stop at its end."""
-    lines = without_password(str(error)).strip().splitlines()
+    text = re.sub(r"(?<=://)[^/\s'\"]*@(?=[^/\s])", "", str(error))
+    lines = text.strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
 
 

@@ -3,39 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import os
-import socket
-import time
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from researchlab import _recording
-from researchlab.errors import ResearchlabError, ResearchlabWarning, StoreError
-from researchlab.tracking import _interception, _params, command
-from researchlab.tracking._code import CodeState, read_code_state
-from researchlab.tracking._files import RunFiles
-from researchlab.tracking._fluent import FluentRun
-from researchlab.tracking._signals import Terminated, TerminationWatch
-from researchlab.tracking.environment import describe_environment
-from researchlab.tracking.record import BASE_COMMIT_TAG, RUN_ID_TAG, TREE_TAG, Record, ResultRecord
-from researchlab.tracking.request import Reply, Request, active_request
+from researchlab.errors import ResearchlabError
+from researchlab.tracking import _params, command
+from researchlab.tracking._code import read_code_state
+from researchlab.tracking._signals import TerminationWatch, deferred_signals
+from researchlab.tracking.request import active_request
 from researchlab.tracking.store import Store, quiet_mlflow, resolve_store
 from researchlab.tracking.utils import check_run_id, generate_run_id
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
-    from typing import Literal
 
     import pydantic
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-    from researchlab.tracking.trace import TraceWriter
-
-    Status = Literal["FINISHED", "FAILED", "KILLED"]
+    from researchlab.tracking._live_run import LiveRun
 
 #: Metrics that differ between two runs of the same program by their nature, and are not judged.
 VOLATILE = ("system/*",)
@@ -81,7 +70,7 @@ class ExperimentTracker:
         self._experiment_name = experiment_name
         self._tracking_uri = tracking_uri
         self._volatile = (*VOLATILE, *volatile)
-        self._live: _LiveRun | None = None
+        self._live: LiveRun | None = None
 
     def __enter__(self) -> Self:
         """Capture the code, start the run, and store everything that is known at its start.
@@ -93,8 +82,12 @@ class ExperimentTracker:
             ResearchlabError: The tracker is active already.
             StoreError: The store cannot be used.
         """
+        from researchlab.tracking._live_run import LiveRun
+
         if self._live is not None:
-            message = f"The tracker of run '{self.run_name}' is active already. Make a second ExperimentTracker to nest runs."
+            message = (
+                f"The tracker of run '{self.run_name}' is active already. Make a second ExperimentTracker to nest runs."
+            )
             raise ResearchlabError(message)
         if self.mlflow_run_id is not None and self._given_name is None:
             self.run_name = generate_run_id()  # entered a second time: a second run
@@ -106,19 +99,29 @@ class ExperimentTracker:
         store = Store(request.tracking_uri) if request is not None else resolve_store(self._tracking_uri, code.root)
         client = store.open()
         code = code.with_snapshot(store)
-        self.run_name = name if asked else _unused_name(client, name)
-        self._live = _LiveRun.start(
-            run_name=self.run_name,
-            experiment=self._experiment_name or _default_experiment(code.root),
-            store=store,
-            client=client,
-            code=code,
-            volatile=self._volatile,
-            request=request if asked else None,
-        )
-        self.active_run = self._live.run
-        self.mlflow_run_id = str(self._live.run.info.run_id)
-        _recording.push(self)
+        watch = TerminationWatch()
+        watch.start()
+        try:
+            with deferred_signals():
+                self._live = LiveRun.start(
+                    run_name=name,
+                    experiment=self._experiment_name or _default_experiment(store, client, code.root),
+                    store=store,
+                    client=client,
+                    code=code,
+                    volatile=self._volatile,
+                    request=request if asked else None,
+                    watch=watch,
+                )
+                self.run_name = self._live.record.run_id
+                self.active_run = self._live.run
+                self.mlflow_run_id = self._live.mlflow_run_id
+                _recording.push(self)
+        except BaseException as error:
+            # Ctrl-C or SIGTERM that came meanwhile ends a run that was just started.
+            self.__exit__(type(error), error, error.__traceback__)
+            watch.stop()
+            raise
         return self
 
     def __exit__(
@@ -146,24 +149,8 @@ class ExperimentTracker:
                 refuses; nothing was logged then.
         """
         live = self._entered("log_config")
-        dump = getattr(config_path, "model_dump", None)
-        data: Mapping[str, Any]
-        if dump is not None:
-            data, source = dump(mode="json"), None
-        elif isinstance(config_path, (str, os.PathLike)):
-            source = Path(config_path)
-            data = _params.read_yaml(source)
-        else:
-            data, source = config_path, None
-        flat = _params.flatten(data)
-        with quiet_mlflow():
-            if source is not None:
-                live.client.log_artifact(str(live.run.info.run_id), str(source))
-            else:
-                import json
-
-                live.client.log_text(str(live.run.info.run_id), json.dumps(data, indent=2, default=str), "config.json")
-        _params.log_params(flat, mlflow_run_id=str(live.run.info.run_id))
+        content, name, data = _params.read_config(config_path)
+        live.log_config(_params.flatten(content), name, data)
 
     def log_state(self, state: Any, step: int | None = None) -> None:
         """Keep the leaves of a State, or of any pytree, bit for bit, to be compared in a re-execution.
@@ -181,15 +168,19 @@ class ExperimentTracker:
 
     def record_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
         """Keep metrics in the trace with their exact bits, without logging them to MLflow (a Loop calls this)."""
-        self._entered("record_metrics").trace.add_metrics(metrics, step)
+        live = self._entered("record_metrics")
+        with live.trace_kept():
+            live.trace.add_metrics(metrics, step)
 
     def record_state(self, state: Any, step: int | None, *, source: str) -> None:
         """Keep the leaves of a State under the name of its source (a Loop calls this)."""
         from researchlab.numerics.leaves import leaves_of
 
-        self._entered("record_state").trace.set_state(leaves_of(state), step, source=source)
+        live = self._entered("record_state")
+        with live.trace_kept():
+            live.trace.set_state(leaves_of(state), step, source=source)
 
-    def _entered(self, what: str) -> _LiveRun:
+    def _entered(self, what: str) -> LiveRun:
         if self._live is None:
             message = (
                 f"ExperimentTracker.{what} needs an active run: call it inside the block, "
@@ -199,174 +190,11 @@ class ExperimentTracker:
         return self._live
 
 
-class _LiveRun:
-    """Everything that lives from the start of a run to its end."""
-
-    def __init__(self, *, fluent: FluentRun, store: Store, client: MlflowClient, files: RunFiles, record: Record) -> None:
-        from researchlab.tracking.trace import TraceWriter
-
-        self.run: Run = fluent.run
-        self.client = client
-        self.record = record
-        self.request: Request | None = None
-        self.trace: TraceWriter = TraceWriter(files.folder)
-        self._fluent = fluent
-        self._store = store
-        self._files = files
-        self._watch = TerminationWatch()
-
-    @classmethod
-    def start(
-        cls,
-        *,
-        run_name: str,
-        experiment: str,
-        store: Store,
-        client: MlflowClient,
-        code: CodeState,
-        volatile: tuple[str, ...],
-        request: Request | None,
-    ) -> _LiveRun:
-        record = Record(
-            run_id=run_name,
-            experiment=experiment,
-            researchlab=importlib.metadata.version("researchlab"),
-            started_at=time.time(),
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            snapshot=code.snapshot,
-            command=code.command,
-            environment=describe_environment(),
-            volatile=volatile,
-            not_recorded=code.problems,
-        )
-        tags = {RUN_ID_TAG: run_name}
-        if code.snapshot is not None:
-            tags[TREE_TAG] = code.snapshot.tree
-            if code.snapshot.base_commit is not None:
-                tags[BASE_COMMIT_TAG] = code.snapshot.base_commit
-        try:
-            fluent = FluentRun.start(
-                tracking_uri=store.tracking_uri,
-                experiment_id=store.experiment_id(client, experiment),
-                run_name=run_name,
-                tags=tags,
-            )
-        except StoreError:
-            raise
-        except Exception as error:
-            first = str(error).partition("\n")[0]
-            message = f"MLflow could not start the run in {store.tracking_uri}: {first}."
-            raise StoreError(message) from error
-        try:
-            files = RunFiles(client, fluent.run)
-            if code.snapshot is not None:
-                files.write_patch(code.patch)
-            files.write_record(record.to_json())
-            live = cls(fluent=fluent, store=store, client=client, files=files, record=record)
-        except BaseException as error:
-            with contextlib.suppress(Exception):
-                fluent.end("FAILED")
-            if not isinstance(error, Exception):
-                raise
-            first = str(error).partition("\n")[0]
-            message = f"The record of the run could not be stored in {store.tracking_uri}: {first}. Check the artifact store."
-            raise StoreError(message) from error
-        live.request = request
-        _interception.listen(str(fluent.run.info.run_id), live.on_metric)
-        live._watch.start()
-        return live
-
-    def on_metric(self, name: str, value: Any, step: int) -> None:
-        self.trace.add_metric(name, value, step)
-
-    def end(self, error: BaseException | None) -> None:
-        """Store what the run gave and end it. A failure to do so becomes a warning: the user's results come first."""
-        self._watch.stop()
-        status = _status(error, told_to_stop=self._watch.received)
-        _interception.forget(str(self.run.info.run_id))
-        ended = False
-        try:
-            self.trace.close()
-            self.record = self._with_result(status, error)
-            if self._store.database is None:
-                self._store.open()  # answers within seconds whether the server is still there
-            self._files.write_record(self.record.to_json())
-            self._files.send_trace()
-            ended = True
-            self._fluent.end(status)
-            self._files.discard()
-        except Exception as failure:  # noqa: BLE001 (whatever the store raises: the user's run must not be lost with it)
-            if not ended:
-                self._fluent.abandon()
-            first = str(failure).partition("\n")[0]
-            warnings.warn(
-                f"The run '{self.record.run_id}' ended as {status}, but its record could not be stored in "
-                f"{self._store.tracking_uri}: {first} Nothing is lost: everything is kept in {self._files.unsent}.",
-                ResearchlabWarning,
-                stacklevel=3,
-            )
-        if self.request is not None:
-            self._reply(self.request)
-
-    def _with_result(self, status: Status, error: BaseException | None) -> Record:
-        snapshot = self.record.snapshot
-        roots = command.source_roots(Path(snapshot.repository)) if snapshot is not None else ()
-        result = ResultRecord(
-            status=status,
-            error=None if error is None else f"{type(error).__name__}: {error}",
-            metrics=self.trace.names,
-            points=self.trace.points,
-            states=self.trace.states,
-        )
-        return self.record.model_copy(
-            update={
-                "ended_at": time.time(),
-                "result": result,
-                "environment": describe_environment(),
-                "command": self.record.command.model_copy(update={"source_roots": roots}),
-            }
-        )
-
-    def _reply(self, request: Request) -> None:
-        foreign: tuple[str, ...] = ()
-        if request.original is not None:
-            foreign = command.modules_under(request.original, but=(request.restored,))
-        reply = Reply(trace=self._files.folder, record=self.record.to_json(), foreign=foreign)
-        fresh = request.reply.with_suffix(".tmp")
-        fresh.write_text(reply.model_dump_json(), encoding="utf-8")
-        fresh.replace(request.reply)
-
-
-def _status(error: BaseException | None, *, told_to_stop: bool) -> Status:
-    if told_to_stop or isinstance(error, (KeyboardInterrupt, Terminated)):
-        return "KILLED"
-    if error is None or (isinstance(error, SystemExit) and error.code in {None, 0}):
-        return "FINISHED"
-    return "FAILED"
-
-
-def _default_experiment(root: Path) -> str:
+def _default_experiment(store: Store, client: MlflowClient, root: Path) -> str:
     """Return the experiment that MLflow was told, else the name of the repository's folder."""
-    with quiet_mlflow():
-        import mlflow
-
-        told = os.environ.get("MLFLOW_EXPERIMENT_NAME")
-        number = os.environ.get("MLFLOW_EXPERIMENT_ID")
-        if not told and number:
-            with contextlib.suppress(Exception):  # an id of another store: not what was meant
-                told = mlflow.get_experiment(number).name
+    told = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    number = os.environ.get("MLFLOW_EXPERIMENT_ID")  # `mlflow.set_experiment` writes it, too
+    if not told and number and resolve_store(None, Path.cwd()) == store:  # the id means nothing in another store
+        with contextlib.suppress(Exception), quiet_mlflow():
+            told = client.get_experiment(number).name
     return told or root.name or "researchlab"
-
-
-def _unused_name(client: MlflowClient, name: str) -> str:
-    """Return ``name``, with a number behind it when a run of the store has it already."""
-    from researchlab.tracking.runs import ids_that_start_with
-
-    taken = ids_that_start_with(client, name)
-    number = 2
-    unused = name
-    while unused in taken:
-        unused = f"{name}-{number}"
-        number += 1
-    return unused

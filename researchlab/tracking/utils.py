@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
+import functools as ft
 import random
 import re
 from typing import TYPE_CHECKING, Any
 
-from researchlab.errors import AmbiguousRunError, InvalidRunIdError
+from researchlab.errors import InvalidRunIdError
 from researchlab.tracking import _params
-from researchlab.tracking.record import RUN_ID_TAG
-from researchlab.tracking.store import default_files, quiet_mlflow
+from researchlab.tracking.store import default_files
 
 if TYPE_CHECKING:
     import os
@@ -27,15 +28,20 @@ def generate_run_id() -> str:
     The program's own random numbers are not touched: the words come from the operating system's source.
     """
     date = datetime.datetime.now(tz=datetime.UTC).astimezone().date().isoformat()
-    # coolname draws from the global `random` module, already when it is imported.
+    return f"{date}_{_slugs().generate_slug(2)}"
+
+
+@ft.cache
+def _slugs() -> Any:
     state = random.getstate()
     try:
-        random.seed()
-        import coolname
+        import coolname  # draws from the global `random` while it is imported
 
-        return f"{date}_{coolname.generate_slug(2)}"
+        slugs = copy.copy(coolname.generate_slug.__self__)
     finally:
         random.setstate(state)
+    slugs.random = random.SystemRandom()
+    return slugs
 
 
 def check_run_id(run_id: str) -> str:
@@ -110,7 +116,7 @@ def find_run_by_rlab_id(run_id: str) -> Run | None:
         AmbiguousRunError: Several runs carry the id.
         StoreError: The store does not answer.
     """
-    from researchlab.tracking.runs import default_root
+    from researchlab.tracking.runs import default_root, the_run
     from researchlab.tracking.store import resolve_store
 
     check_run_id(run_id)
@@ -118,13 +124,4 @@ def find_run_by_rlab_id(run_id: str) -> Run | None:
     if store.database is not None and not store.database.exists():
         return None  # nothing was tracked here yet, and looking makes no store
     client = store.open()
-    with quiet_mlflow():
-        experiments = [experiment.experiment_id for experiment in client.search_experiments()]
-        found = client.search_runs(experiments, f"tags.`{RUN_ID_TAG}` = '{run_id}'", max_results=2)
-    if len(found) > 1:
-        message = (
-            f"Several runs carry the id '{run_id}'. Name the one that is meant by its MLflow id: "
-            + ", ".join(str(run.info.run_id) for run in found)
-        )
-        raise AmbiguousRunError(message)
-    return found[0] if found else None
+    return the_run(client, run_id, store)

@@ -1,7 +1,8 @@
-# ruff: noqa: ARG001, ARG002, ARG005 - step functions and parts of a Loop take what it passes
+# ruff: noqa: ARG002, ARG005 - step functions and parts of a Loop take what it passes
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import subprocess
 import sys
@@ -353,6 +354,25 @@ def test_a_state_that_cannot_be_recorded_does_not_hide_the_error(recorder, monke
 
     with pytest.raises(ZeroDivisionError), pytest.warns(ResearchlabWarning, match="array has been deleted"):
         Loop(Settings(), start(), step, None).run(1)
+
+
+@pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt])
+def test_a_batching_telemetry_has_every_step_when_run_returns_or_raises(error):
+    class Batching(Telling):
+        def log_metrics_batch(self, entries):
+            self.log.extend(("batched", entry.metrics, entry.step) for entry in entries)
+
+    def step(state, config, batch):
+        if batch == 3.0 and error is not None:
+            raise error
+        return add(state, config, batch)
+
+    log = []
+    loop = Loop(Settings(), start(), step, [1.0, 2.0, 3.0], Batching(log))
+    with pytest.raises(error) if error is not None else contextlib.nullcontext():
+        loop.run(3)
+    assert log[1:3] == [("batched", {"x": 1.0}, 1), ("batched", {"x": 3.0}, 2)]
+    assert len(log) == 1 + loop.step
 
 
 def test_telemetry_that_fails_keeps_its_type_and_the_state_is_recorded(recorder):

@@ -1,5 +1,3 @@
-# ruff: noqa: ARG001 - step functions take what a Loop passes; an open run is a fixture
-
 from __future__ import annotations
 
 import warnings

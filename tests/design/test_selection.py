@@ -1,4 +1,4 @@
-# ruff: noqa: ARG001, ARG005 - kernels and extractors take what they are given
+# ruff: noqa: ARG005 - kernels and extractors take what they are given
 
 from __future__ import annotations
 
@@ -294,6 +294,16 @@ def test_several_batches_fill_the_free_parameters_in_order(state):
 
     assert kernel(state, CONFIG, 1, 2, 3) == (1, 2, 3)
     assert kernel(state, CONFIG, 1, 2, d=3) == (1, 2, 3)
+
+
+def test_surplus_arguments_of_a_kernel_with_star_args_never_become_keywords(state):
+    @FieldSelector(x="state.x")
+    def kernel(x, *more, key):
+        return more, key
+
+    assert kernel(state, CONFIG, 1, 2, key=3) == ((1, 2), 3)
+    with pytest.raises(TypeError, match="key"):
+        kernel(state, CONFIG, 1)
 
 
 def test_a_builtin_without_a_signature_is_a_kernel(state):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import site
 import sqlite3
 import subprocess
 import sys
 import textwrap
+import venv
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,7 @@ from helpers.repos import Repo, footprint, make_repo
 from researchlab.reproduce import Verdict, reproduce
 from researchlab.tracking.restore import tree_of
 from researchlab.tracking.runs import find_run
-from researchlab.tracking.store import local_path
+from researchlab.tracking.store import local_path, scratch_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,7 +100,9 @@ def make_project(top: Path, files: dict[str, str | bytes]) -> Project:
     """Make a repository with these files in its first commit; text is dedented."""
     ignored = "mlflow.db*\nmlartifacts/\n__pycache__/\n"
     texts = {name: textwrap.dedent(text) if isinstance(text, str) else text for name, text in files.items()}
-    return Project(make_repo(top, {".gitignore": ignored, **texts}))
+    repo = make_repo(top, {".gitignore": ignored, **texts})
+    scratch_store(top)  # a copy, since MLflow takes long to make one
+    return Project(repo)
 
 
 def store_contents(project: Project) -> dict[str, Any]:
@@ -123,18 +127,33 @@ def user_files(project: Project) -> dict[str, tuple[int, int, bytes]]:
     return found
 
 
-def verdict_of(interpreter: Path, project: Project, run_id: str, **env: str) -> dict[str, Any]:
-    """Re-execute a run with another interpreter, and return the verdict's fields."""
+def verdicts_of(interpreter: Path, project: Project, *run_ids: str) -> list[dict[str, Any]]:
+    """Re-execute runs with another interpreter, and return the verdicts' fields."""
     code = """
 import dataclasses, json, sys
 from researchlab.reproduce import reproduce
-verdict = reproduce(sys.argv[1], tracking_uri=sys.argv[2], repo=sys.argv[3])
-print(json.dumps({**dataclasses.asdict(verdict), "report": verdict.report()}, default=str))
+uri, repo, *run_ids = sys.argv[1:]
+verdicts = [reproduce(run_id, tracking_uri=uri, repo=repo) for run_id in run_ids]
+print(json.dumps([{**dataclasses.asdict(verdict), "report": verdict.report()} for verdict in verdicts], default=str))
 """
     done = project.python(
-        "-c", code, run_id, project.uri, project.top, cwd=project.top.parent, env=env, interpreter=interpreter
+        "-c", code, project.uri, project.top, *run_ids, cwd=project.top.parent, interpreter=interpreter
     )
     return json.loads(done.stdout)
+
+
+def make_interpreter(folder: Path) -> Path:
+    """Make a virtual environment that has the packages of this one besides its own, and return its interpreter."""
+    venv.create(folder, symlinks=True, with_pip=False)
+    interpreter = folder / "bin" / "python"
+    lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in site.getsitepackages())
+    (site_packages(interpreter) / "packages.pth").write_text(lines)
+    return interpreter
+
+
+def site_packages(interpreter: Path) -> Path:
+    """Return the folder of an interpreter's own packages."""
+    return next((interpreter.parent.parent / "lib").glob("python*")) / "site-packages"
 
 
 def running(processes: Sequence[int]) -> list[int]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from researchlab.numerics.compare_metrics import compare_metrics
 from researchlab.numerics.history import MetricHistory
 
-VALUES = st.sampled_from([0.0, -0.0, 1.0, np.float32(1.0), float("nan"), 1, 2**80, 2**80 + 1, True])
+VALUES = st.sampled_from([0.0, 0, -0.0, 1.0, np.float32(1.0), float("nan"), 1, 2**80, 2**80 + 1, True])
 HISTORIES = st.lists(st.tuples(st.sampled_from("abc"), st.integers(-2, 3), VALUES), max_size=12)
 
 
@@ -91,6 +91,13 @@ def test_the_line_names_step_values_bits_and_ulps():
     assert result.first.ulp == 1
 
 
+def test_the_same_bits_in_another_dtype_are_a_difference():
+    result = compare_metrics(history(("m", 0, 0.0), ("n", 0, 1)), history(("m", 0, 0), ("n", 0, 1)))
+    assert [(d.name, d.reason, d.stored) for d in result.differences] == [
+        ("m", "dtype", "float64 0.0 (0x0000000000000000)")
+    ]
+
+
 def test_ignored_metrics_are_named_and_not_judged():
     result = compare_metrics(
         history(("system/cpu", 0, 1.0), ("loss", 0, 1.0)),
@@ -110,6 +117,8 @@ def test_an_interrupted_original_is_compared_as_far_as_it_got():
     result = compare_metrics(stored, received, prefix=True)
     assert result.differences == ()
     assert (result.points, result.beyond) == (4, 3)
+    same_step = history(("loss", 0, 1.0), ("loss", 0, 2.0), ("loss", 0, 3.0))
+    assert compare_metrics(history(("loss", 0, 1.0)), same_step, prefix=True).beyond == 2
     shorter = history(("loss", 0, 1.0), ("epoch", 0, 1.0), ("loss", 1, 2.0))
     assert compare_metrics(stored, shorter, prefix=True).first.reason == "missing"
 

@@ -104,7 +104,10 @@ def made_once(tmp_path_factory: pytest.TempPathFactory, cache_home: Path) -> Sto
     stored = StoredRuns(repo.top)
     tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "test_tracked.py"]
     for words in (["study.py", str(outside)], tests):
-        subprocess.run([sys.executable, *words], cwd=repo.top, env=environ, check=True, capture_output=True)
+        done = subprocess.run(
+            [sys.executable, *words], cwd=repo.top, env=environ, check=False, capture_output=True, text=True
+        )
+        assert done.returncode == 0, (words, done.stdout, done.stderr)
     _foreign_run(stored)
     outside.write_text("0.25")
     repo.write("tests/conftest.py", INTRUSIVE)

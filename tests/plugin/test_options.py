@@ -42,7 +42,7 @@ def test_a_relative_store_is_found_from_the_command_line_and_from_the_ini_file(
     monkeypatch.chdir(below)
     options = ["--rlab-tracking-uri", "sqlite:///runs.db"] if given == "option" else []
     expected = (below if given == "option" else pytester.path) / "runs.db"
-    with pytest.raises(pytest.UsageError, match=f"There is no store {expected},"):
+    with pytest.raises(pytest.UsageError, match=f"There is no store {expected}[.] "):
         pytester.parseconfigure("--rlab-reproduce", "all", *options)
 
 

@@ -48,6 +48,13 @@ def test_a_detached_head_has_no_branch(tmp_path: Path) -> None:
     assert _git.find_repository(repo.top).branch is None
 
 
+@pytest.mark.parametrize("name", ["feature/x", "\N{LATIN SMALL LETTER U WITH DIAERESIS}", "\udcff"])
+def test_a_branch_keeps_its_name(tmp_path: Path, name: str) -> None:
+    repo = make_repo(tmp_path, {"a": "x"})
+    repo.git("checkout", "--quiet", "-b", os.fsencode(name))
+    assert _git.find_repository(repo.top).branch == name
+
+
 def test_a_branch_of_the_same_name_as_a_tag_keeps_its_name(tmp_path: Path) -> None:
     repo = make_repo(tmp_path, {"a": "x"})
     repo.git("tag", "main")

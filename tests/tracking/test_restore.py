@@ -363,6 +363,13 @@ def test_a_repository_without_a_commit_comes_back(tmp_path: Path, object_format:
     assert again.git("status", "--short", "--branch") == repo.git("status", "--short", "--branch")
 
 
+@pytest.mark.parametrize("name", ["line\nfeed", '"quoted"', "#comment", "\udcff", "a:b"])
+def test_a_repository_comes_back_wherever_it_lies(tmp_path: Path, name: str) -> None:
+    repo = filled(tmp_path / name / "repo")
+    edited(repo)
+    restored(repo, tmp_path / name / "restored")
+
+
 def test_a_linked_work_tree_comes_back(tmp_path: Path) -> None:
     repo = filled(tmp_path / "repo")
     repo.git("worktree", "add", "--quiet", tmp_path / "linked")

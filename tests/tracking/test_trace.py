@@ -24,6 +24,7 @@ from researchlab.numerics.compare import compare_leaves
 from researchlab.numerics.compare_metrics import compare_metrics
 from researchlab.numerics.history import MetricHistory
 from researchlab.numerics.leaves import leaves_of
+from researchlab.tracking._trace_format import METRICS_SCHEMA
 from researchlab.tracking.trace import METRICS_FILE, STATE_FILE, TraceWriter, read_trace
 
 STEPS = st.integers(-(2**63), 2**63 - 1)
@@ -266,6 +267,18 @@ def test_a_newer_version_says_to_upgrade(tmp_path):
     with pa.OSFile(str(tmp_path / METRICS_FILE), "wb") as file, pa.ipc.new_stream(file, schema) as stream:
         stream.write_batch(pa.record_batch([pa.array(["x"])], schema=schema))
     with pytest.raises(RecordError, match=r"version 2.*pip install -U researchlab"):
+        read_trace(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bits", "found"), [("float32", b"123", "3 bytes instead of 4"), ("float31", b"1234", "'float31'")]
+)
+def test_bits_that_do_not_fit_their_dtype_are_damage(tmp_path, dtype, bits, found):
+    texts = [pa.DictionaryArray.from_arrays(pa.array([0], pa.int32()), pa.array([text])) for text in ("loss", dtype)]
+    columns = [texts[0], pa.array([0]), texts[1], pa.array([bits], pa.binary()), pa.array([0.0])]
+    with pa.OSFile(str(tmp_path / METRICS_FILE), "wb") as file, pa.ipc.new_stream(file, METRICS_SCHEMA) as stream:
+        stream.write_batch(pa.RecordBatch.from_arrays(columns, schema=METRICS_SCHEMA))
+    with pytest.raises(RecordError, match=found):
         read_trace(tmp_path)
 
 

@@ -91,7 +91,9 @@ def find_repository(path: str | os.PathLike[str] = ".") -> Repository:
     if len(places) != 4:  # noqa: PLR2004 - one line for each of the flags that ask, unless a path holds a line feed
         places = [run_git(("rev-parse", _PLACES[0], flag), cwd=folder)[:-1] for flag in _PLACES[1:]]
     top, git_dir, common_dir = (Path(os.fsdecode(place)) for place in places[:3])
-    head, head_tree, branch = (name.decode() for name in names) if born else (None, None, _unborn_branch(folder))
+    head, head_tree, branch = (
+        (name.decode(errors="surrogateescape") for name in names) if born else (None, None, _unborn_branch(folder))
+    )
     settings = _settings(configured.stdout)
     return Repository(
         top=top,

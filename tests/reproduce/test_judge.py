@@ -1,0 +1,277 @@
+"""Does every difference become a verdict with the right place, and nothing else?"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from researchlab.numerics.history import MetricHistory
+from researchlab.numerics.leaves import leaves_of
+from researchlab.reproduce._environment import environment_differences
+from researchlab.reproduce.judge import Judgement, judge
+from researchlab.reproduce.verdict import Divergence, EnvironmentDifference, Verdict, VerdictKind
+from researchlab.tracking.record import CommandRecord, EnvironmentRecord, Record, ResultRecord
+from researchlab.tracking.trace import Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+Values = "Sequence[tuple[str, int, Any]]"
+States = "Mapping[tuple[str, int | None], Any]"
+
+FINISHED = ResultRecord(status="FINISHED")
+KILLED = ResultRecord(status="KILLED")
+
+
+def failed(error: str) -> ResultRecord:
+    return ResultRecord(status="FAILED", error=error)
+
+
+def record(result: ResultRecord | None = FINISHED, *, volatile: tuple[str, ...] = ()) -> Record:
+    return Record(
+        run_id="a-run",
+        experiment="e",
+        researchlab="0",
+        started_at=0.0,
+        host="h",
+        pid=1,
+        snapshot=None,
+        command=CommandRecord(kind="script", folder="/"),
+        environment=EnvironmentRecord(),
+        result=result,
+        volatile=volatile,
+    )
+
+
+def trace(values: Values = (), states: States | None = None) -> Trace:
+    leaves = {name: tuple(leaves_of(tree)) for name, tree in (states or {}).items()}
+    return Trace(MetricHistory.from_values(values), leaves, truncated=False)
+
+
+def judged(
+    stored: Trace,
+    received: Trace,
+    *,
+    before: ResultRecord | None = FINISHED,
+    now: ResultRecord | None = FINISHED,
+    volatile: tuple[str, ...] = (),
+) -> Judgement:
+    return judge(record(before, volatile=volatile), stored, record(now), received)
+
+
+LOSSES = [("loss", step, 1.0 / (step + 1)) for step in range(5)]
+
+
+def test_equal_bits_are_reproduced_and_counted() -> None:
+    state = {"w": np.arange(3.0), "n": 2}
+    found = judged(trace(LOSSES, {("loop", None): state}), trace(LOSSES, {("loop", None): state}))
+    assert found.kind is VerdictKind.REPRODUCED
+    assert found.compared == "1 metric (5 values), 1 State (2 leaves)"
+    assert found.first is None
+    assert found.not_compared == ()
+
+
+NAN_WITH_PAYLOAD = np.frombuffer(struct.pack("<Q", 0x7FF8_0000_0000_0001), np.float64)[0]
+
+
+@pytest.mark.parametrize(
+    ("stored", "received", "ulp"),
+    [
+        (0.0, -0.0, None),
+        (math.nan, NAN_WITH_PAYLOAD, None),
+        (math.inf, -math.inf, None),
+        (math.inf, 1.7976931348623157e308, 1),
+        (1.0, math.nextafter(1.0, 2.0), 1),
+        (np.float32(1.0), 1.0, None),
+        (1, 1.0, None),
+        (True, 1, None),
+        (2**70, 2**70 + 1, None),
+    ],
+)
+def test_one_other_bit_or_dtype_is_found_at_its_step(stored: Any, received: Any, ulp: int | None) -> None:
+    found = judged(trace([*LOSSES, ("x", 3, stored)]), trace([*LOSSES, ("x", 3, received)]))
+    assert found.kind is VerdictKind.DIVERGED
+    assert found.first is not None
+    assert (found.first.step, found.first.name, found.first.kind) == (3, "x", "metric")
+    assert found.first.stored != found.first.received
+    if ulp is not None:
+        assert found.first.ulp == ulp
+    assert found.reason == "the bits differ first at step 3, metric 'x'"
+
+
+@pytest.mark.parametrize("extra", [True, False])
+def test_a_missing_and_an_extra_metric_diverge(extra: bool) -> None:
+    more, less = trace([*LOSSES, ("x", 2, 1.0)]), trace(LOSSES)
+    found = judged(less, more) if extra else judged(more, less)
+    assert found.kind is VerdictKind.DIVERGED
+    assert found.first is not None
+    assert (found.first.step, found.first.name) == (2, "x")
+
+
+def test_the_smallest_step_comes_first_whoever_differs_there() -> None:
+    before = trace([("a", 5, 1.0), ("b", 3, 1.0)], {("loop", 4): {"w": 1.0}, ("loop", None): {"w": 1.0}})
+    now = trace([("a", 5, 2.0), ("b", 3, 2.0)], {("loop", 4): {"w": 2.0}, ("loop", None): {"w": 2.0}})
+    first = judged(before, now).first
+    assert first is not None
+    assert (first.step, first.name) == (3, "b")
+    only_states = judged(trace((), before.states and {("loop", 4): {"w": 1.0}}), trace((), {("loop", 4): {"w": 2.0}}))
+    assert only_states.first is not None
+    assert (only_states.first.step, only_states.first.kind, only_states.first.name) == (4, "leaf", "loop: w")
+
+
+def test_a_leaf_is_named_with_its_index_both_values_and_ulps() -> None:
+    weights = np.ones((2, 3), np.float32)
+    other = weights.copy()
+    other[1, 2] = np.nextafter(np.float32(1), np.float32(2))
+    found = judged(trace((), {("state", None): {"w": weights}}), trace((), {("state", None): {"w": other}}))
+    assert found.first is not None
+    assert found.first.name == "state: w[1, 2]"
+    assert found.first.ulp == 1
+    assert "0x3f800000" in found.first.stored
+    assert "0x3f800001" in found.first.received
+    assert found.reason == "the bits differ in the final State, leaf 'state: w[1, 2]'"
+
+
+def test_a_whole_state_that_is_missing_or_extra_diverges() -> None:
+    with_state, without = trace(LOSSES, {("s", 2): {"w": 1.0}}), trace(LOSSES)
+    for before, now in ((with_state, without), (without, with_state)):
+        assert judged(before, now).kind is VerdictKind.DIVERGED
+
+
+def test_volatile_metrics_are_named_and_not_judged() -> None:
+    before, now = trace([*LOSSES, ("seconds", 0, 1.0)]), trace([*LOSSES, ("seconds", 0, 2.0)])
+    found = judged(before, now, volatile=("sec*",))
+    assert found.kind is VerdictKind.REPRODUCED
+    assert found.not_compared == ("metric 'seconds': volatile",)
+    assert judged(before, now).kind is VerdictKind.DIVERGED
+
+
+def test_where_everything_is_volatile_nothing_can_be_compared() -> None:
+    one = trace([("seconds", 0, 1.0)])
+    assert judged(one, one, volatile=("*",)).kind is VerdictKind.NOT_COMPARABLE
+    assert judged(trace(), trace()).kind is VerdictKind.NOT_COMPARABLE
+
+
+@pytest.mark.parametrize("before", [KILLED, None])
+def test_a_killed_run_is_compared_as_far_as_it_came(before: ResultRecord | None) -> None:
+    final = {("loop", None): {"w": 1.0}}
+    found = judged(trace(LOSSES[:3]), trace(LOSSES, final), before=before)
+    assert found.kind is VerdictKind.REPRODUCED
+    assert found.compared == "1 metric (3 values)"
+    assert found.not_compared == ("what comes after the point at which the run was killed (2 values)",)
+    other = [("loss", 1, 7.0) if point[1] == 1 else point for point in LOSSES]
+    diverged = judged(trace(LOSSES[:3]), trace(other), before=before)
+    assert diverged.kind is VerdictKind.DIVERGED
+    assert diverged.first is not None
+    assert diverged.first.step == 1
+    early = judged(trace(LOSSES[:3]), trace(LOSSES[:2]), before=before, now=failed("ValueError: no"))
+    assert early.kind is VerdictKind.FAILED
+    assert "raised ValueError: no before the point" in early.reason
+
+
+def test_a_killed_run_needs_the_states_that_it_had_recorded() -> None:
+    before = trace(LOSSES[:3], {("loop", 2): {"w": 1.0}})
+    assert judged(before, trace(LOSSES, {("loop", 2): {"w": 1.0}}), before=KILLED).kind is VerdictKind.REPRODUCED
+    assert judged(before, trace(LOSSES), before=KILLED).kind is VerdictKind.DIVERGED
+
+
+def test_a_run_that_kills_itself_does_so_again() -> None:
+    assert judged(trace(LOSSES), trace(LOSSES), before=KILLED, now=KILLED).kind is VerdictKind.REPRODUCED
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "kind", "reason"),
+    [
+        (failed("ValueError: in /a"), failed("ValueError: in /b"), VerdictKind.REPRODUCED, "every bit is equal"),
+        (failed("ValueError: a"), failed("OSError: b"), VerdictKind.FAILED, "raised OSError: b; the run raised ValueError: a"),
+        (FINISHED, failed("OSError: b"), VerdictKind.FAILED, "raised OSError: b; the run finished"),
+        (failed("ValueError: a"), FINISHED, VerdictKind.DIVERGED, "the run raised ValueError: a; the re-execution finished"),
+        (FINISHED, KILLED, VerdictKind.FAILED, "was stopped; the run finished"),
+        (FINISHED, None, VerdictKind.FAILED, "was stopped; the run finished"),
+    ],
+)
+def test_how_the_two_ended_counts(before: ResultRecord, now: ResultRecord | None, kind: VerdictKind, reason: str) -> None:
+    found = judged(trace(LOSSES), trace(LOSSES), before=before, now=now)
+    assert found.kind is kind
+    assert reason in found.reason
+
+
+def test_facts_that_change_bits_come_first_and_the_same_fact_once() -> None:
+    before = EnvironmentRecord(
+        packages={"aaa": "1", "jaxlib": "1", "same": "1"},
+        jax={"jax": "1", "jaxlib": "1", "backend": "cpu"},
+        python={"executable": "/a", "version": "3.11.1"},
+        platform={"cores": "2"},
+    )
+    now = EnvironmentRecord(
+        packages={"aaa": "2", "jaxlib": "2", "same": "1", "zzz": "1"},
+        jax={"jax": "1", "jaxlib": "2", "backend": "gpu"},
+        python={"executable": "/b", "version": "3.12.1"},
+        platform={"cores": "8"},
+    )
+    found = environment_differences(before, now)
+    assert [difference.name for difference in found] == [
+        "jax.backend",
+        "packages.jaxlib",
+        "python.version",
+        "platform.cores",
+        "packages.aaa",
+        "packages.zzz",
+    ]
+    assert found[-1] == EnvironmentDifference("packages.zzz", "(none)", "1")
+
+
+VERDICT = Verdict(
+    kind=VerdictKind.DIVERGED,
+    run_id="2026-02-15_radiant-octopus",
+    reason="the bits differ first at step 17, metric 'loss'",
+    code="commit a012345678, tree 8123123123",
+    started="python train.py",
+    first=Divergence(17, "loss", "metric", "0.5 (0x3f000000)", "0.75 (0x3f400000)", 3),
+    differences=tuple(f"metric m{number}: differs" for number in range(20)),
+    compared="20 metrics (100 values)",
+    environment=tuple(EnvironmentDifference(f"packages.p{number}", "1", "2") for number in range(30)),
+    executions=2,
+    seconds=12.0,
+    recorded_seconds=11.0,
+    store="sqlite:////home/a b/mlflow.db",
+)
+
+
+def test_a_report_says_what_differs_where_and_how_to_repeat_it_on_one_screen() -> None:
+    lines = VERDICT.report().splitlines()
+    assert lines[0] == "DIVERGED  2026-02-15_radiant-octopus"
+    rows = {line[2:16].strip(): line[16:] for line in lines[3:] if line[2:16].strip()}
+    assert rows["first"] == "step 17, metric 'loss'"
+    assert rows["stored"] == "0.5 (0x3f000000)"
+    assert rows["received"] == "0.75 (0x3f400000)"
+    assert rows["apart"] == "3 ULP"
+    assert rows["time"] == "12.0 s (the run itself: 11.0 s)"
+    assert rows["again"] == (
+        "pytest --rlab-reproduce 2026-02-15_radiant-octopus --rlab-tracking-uri 'sqlite:////home/a b/mlflow.db'"
+    )
+    assert sum("differs" in line for line in lines) == 12
+    assert "and 8 more" in VERDICT.report()
+    assert "and 18 more" in VERDICT.report()
+    assert len(lines) <= 45
+
+
+def test_a_report_of_a_run_that_came_back_is_short() -> None:
+    report = dataclasses.replace(VERDICT, kind=VerdictKind.REPRODUCED, first=None, differences=()).report()
+    assert len(report.splitlines()) <= 9
+    assert "30 recorded facts differ" in report
+    assert "again" not in report
+
+
+def test_further_lines_of_a_reason_stand_under_its_first() -> None:
+    verdict = dataclasses.replace(
+        VERDICT, kind=VerdictKind.NOT_RESTORED, first=None, differences=(), reason="not here. Fetch it:\ngit fetch a"
+    )
+    lines = verdict.report().splitlines()
+    at = lines.index("  reason        not here. Fetch it:")
+    assert lines[at + 1] == " " * 16 + "git fetch a"
