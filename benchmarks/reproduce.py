@@ -65,11 +65,8 @@ def measure_runs(folder: Path, lengths: list[float]) -> None:
         itself = timed("run.py", run_id, str(max(1, round(length * speed))), cwd=folder)
         again = timed("-m", "pytest", "--rlab-reproduce", run_id, "-q", cwd=folder)
         budget = FACTOR * itself + OFFSET
-        print(
-            f"{length:>4g} s {itself:>7.2f} s {again:>7.2f} s {again / itself:>7.2f} {again - itself:>+6.2f} s {budget:>7.2f} s"
-            f"  {'' if again <= budget else 'over budget'}".rstrip(),
-            flush=True,
-        )
+        times = f"{length:>4g} s {itself:>7.2f} s {again:>7.2f} s {again / itself:>7.2f} {again - itself:>+6.2f} s"
+        print(f"{times} {budget:>7.2f} s{'' if again <= budget else '  over budget'}", flush=True)
 
 
 def measure_start(folder: Path, rounds: int) -> None:
@@ -88,8 +85,9 @@ def measure_start(folder: Path, rounds: int) -> None:
     with_plugin, without = (statistics.median(taken[name]) for name in ("with", "without"))
     extra = statistics.median(a - b for a, b in zip(taken["with"], taken["without"], strict=True))
     print(
-        f"\npytest's start, median of {rounds}: {with_plugin * 1e3:.0f} ms with the plugin, {without * 1e3:.0f} ms without, "
-        f"ratio {with_plugin / without:.2f}, {extra * 1e3:+.0f} ms (budget +{START * 1e3:.0f} ms)"
+        f"\npytest's start, median of {rounds}: {with_plugin * 1e3:.0f} ms with the plugin, "
+        f"{without * 1e3:.0f} ms without, ratio {with_plugin / without:.2f}, "
+        f"{extra * 1e3:+.0f} ms (budget +{START * 1e3:.0f} ms)"
     )
 
 

@@ -1,4 +1,7 @@
-"""Are these two trees of numbers the same, bit for bit, and if not, where and by how much?"""
+"""Are these two trees of numbers the same, bit for bit, and if not, where? Knows neither MLflow nor pytest.
+
+``researchlab.numerics.compare_metrics`` compares metric histories; the names below are loaded when they are first used.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,12 @@ from researchlab._lazy import lazy_names
 if TYPE_CHECKING:
     from researchlab.numerics.compare import LeafDifference as LeafDifference
     from researchlab.numerics.compare import compare_leaves as compare_leaves
-    from researchlab.numerics.compare_metrics import compare_metrics as compare_metrics
     from researchlab.numerics.history import MetricHistory as MetricHistory
     from researchlab.numerics.leaves import Leaf as Leaf
     from researchlab.numerics.leaves import leaves_of as leaves_of
+    from researchlab.numerics.leaves import structure_text as structure_text
+    from researchlab.numerics.scalars import decode_scalar as decode_scalar
+    from researchlab.numerics.scalars import encode_scalar as encode_scalar
     from researchlab.numerics.ulp import ulp_distance as ulp_distance
 
 __all__ = [
@@ -20,8 +25,10 @@ __all__ = [
     "LeafDifference",
     "MetricHistory",
     "compare_leaves",
-    "compare_metrics",
+    "decode_scalar",
+    "encode_scalar",
     "leaves_of",
+    "structure_text",
     "ulp_distance",
 ]
 
@@ -32,8 +39,10 @@ __getattr__, __dir__ = lazy_names(
         "LeafDifference": "researchlab.numerics.compare",
         "MetricHistory": "researchlab.numerics.history",
         "compare_leaves": "researchlab.numerics.compare",
-        "compare_metrics": "researchlab.numerics.compare_metrics",
+        "decode_scalar": "researchlab.numerics.scalars",
+        "encode_scalar": "researchlab.numerics.scalars",
         "leaves_of": "researchlab.numerics.leaves",
+        "structure_text": "researchlab.numerics.leaves",
         "ulp_distance": "researchlab.numerics.ulp",
     },
 )

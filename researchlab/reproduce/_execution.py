@@ -75,7 +75,9 @@ def check_executable(record: Record) -> None:
         message = f"The run '{record.run_id}' cannot be executed again: {why}"
         raise NotReExecutableError(message)
     if command.kind in _WHY_NOT:
-        message = f"The run '{record.run_id}' cannot be executed again: {_WHY_NOT[command.kind]}. Track it from a script."
+        message = (
+            f"The run '{record.run_id}' cannot be executed again: {_WHY_NOT[command.kind]}. Track it from a script."
+        )
         raise NotReExecutableError(message)
     if command.kind == "script" and command.target is not None and Path(command.target).is_absolute():
         _installed_script(Path(command.target), record.run_id)
@@ -106,7 +108,8 @@ def execute(record: Record, *, restored: Path, scratch: Path, timeout: float | N
         timeout: Limit in seconds, or None.
 
     Returns:
-        What the process did. It is stopped, with all that it started, when the limit is reached or the caller is interrupted.
+        What the process did. It is stopped, with all that it started, when the limit is reached or the caller is
+        interrupted.
 
     Raises:
         NotReExecutableError: The record does not say how to start it.
@@ -184,8 +187,16 @@ def _moved(argument: str, original: Path | None, restored: Path) -> str:
 
 
 def _environ(record: Record, *, request: Request, scratch: Path, folder: Path) -> dict[str, str]:
-    """Return the present environment with the recorded variables that may change bits, and without what belongs to us."""
-    ours = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_", "MLFLOW_RUN_ID", "PYTEST_", "GIT_", "RLAB_")
+    """Return the present environment with the recorded variables that may change bits, and without our own ones."""
+    ours = (
+        "MLFLOW_TRACKING_URI",
+        "MLFLOW_REGISTRY_URI",
+        "MLFLOW_EXPERIMENT_",
+        "MLFLOW_RUN_ID",
+        "PYTEST_",
+        "GIT_",
+        "RLAB_",
+    )
     environ = {
         name: value
         for name, value in os.environ.items()

@@ -47,9 +47,9 @@ def reproduce(
 ) -> Verdict:
     """Run a tracked run again from its base commit and patch, and say whether the same bits came back.
 
-    Nothing of the user's repository and of the original run changes: the code is restored into a scratch folder, and its
-    tracker writes to a scratch store, whatever store the program names. The scratch folder is removed afterwards, also when
-    the call is interrupted.
+    Nothing of the user's repository and of the original run changes: the code is restored into a scratch folder, and
+    its tracker writes to a scratch store, whatever store the program names. The scratch folder is removed afterwards,
+    also when the call is interrupted.
 
     Args:
         run_id: The run: its readable id, or MLflow's own id.
@@ -57,8 +57,8 @@ def reproduce(
         repo: A repository that has the base commit.
         timeout: Limit in seconds for each execution of the program.
         keep: Keep the scratch folder; the verdict names it.
-        confirm: When other bits come back, run once more to tell a nondeterministic program from changed code, inputs or
-            environment.
+        confirm: When other bits come back, run once more to tell a nondeterministic program from changed code, inputs
+            or environment.
 
     Returns:
         The verdict with its evidence.
@@ -147,8 +147,9 @@ class _Attempt:
             more = len(reply.foreign) - _NAMED
             shown = ", ".join(reply.foreign[:_NAMED]) + (f" and {more} more" if more > 0 else "")
             reason = (
-                f"{shown} came from the original checkout {self._original()}, not from the restored tree. An import hook of "
-                "an editable install does that: install the project without -e, or in a mode that puts its folder on sys.path"
+                f"{shown} came from the original checkout {self._original()}, not from the restored tree. An import "
+                "hook of an editable install does that: install the project without -e, or in a mode that puts its "
+                "folder on sys.path (for setuptools: --config-settings editable_mode=compat)"
             )
             return self._verdict(VerdictKind.NOT_RESTORED, reason, execution)
         received_record, received = _received(reply)
@@ -190,12 +191,12 @@ class _Attempt:
             executions=0 if execution is None else 1,
             seconds=None if execution is None else execution.seconds,
             recorded_seconds=None if ended is None else ended - record.started_at,
-            store=self.tracked.store.tracking_uri,
+            store=self.tracked.store.name,
         )
 
 
 def _whole_trace(record: Record, documents: Path) -> Trace:
-    """Read the trace, and hold it against what the record says is in it: a lost file must not look like an empty one."""
+    """Read the trace, and hold it against the record's numbers: a lost file must not look like an empty one."""
     trace = read_trace(documents)
     result = record.result
     if result is None:
@@ -205,8 +206,8 @@ def _whole_trace(record: Record, documents: Path) -> Trace:
     if recorded != found or trace.truncated:
         say = "{} metrics with {} values, and {} States".format
         message = (
-            f"The trace of run '{record.run_id}' is damaged: {say(*recorded)} were recorded, and {say(*found)} are in {documents}. "
-            "Restore the run's artifacts from a backup."
+            f"The trace of run '{record.run_id}' is damaged: {say(*recorded)} were recorded, and {say(*found)} are in "
+            f"{documents}. Restore the run's artifacts from a backup."
         )
         raise RecordError(message)
     return trace
@@ -256,7 +257,9 @@ def _is_alive(record: Record) -> bool:
     except PermissionError:
         return True
     try:
-        fields = Path(f"/proc/{record.pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        fields = (
+            Path(f"/proc/{record.pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        )
         now, up = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
     except (OSError, AttributeError):
         return True  # no Linux

@@ -76,7 +76,9 @@ def judge(stored_record: Record, stored: Trace, received_record: Record, receive
     not_compared = [f"metric '{name}': volatile" for name in metrics.ignored]
     not_compared += states.not_compared
     if interrupted:
-        not_compared.append(f"what comes after the point at which the run was killed ({_count(metrics.beyond, 'value')})")
+        not_compared.append(
+            f"what comes after the point at which the run was killed ({_count(metrics.beyond, 'value')})"
+        )
     first = _first(metrics, states)
     ended = _ended(stored_record, received_record, interrupted=interrupted, differs=first is not None)
     if ended is not None:
@@ -86,7 +88,9 @@ def judge(stored_record: Record, stored: Trace, received_record: Record, receive
         lines += [f"State '{name[0]}' {difference.describe()}" for name, difference in states.differences]
         return Judgement(
             VerdictKind.DIVERGED,
-            f"the bits differ first at {first.where()}" if first.step is not None else f"the bits differ in the {first.where()}",
+            f"the bits differ first at {first.where()}"
+            if first.step is not None
+            else f"the bits differ in the {first.where()}",
             first,
             tuple(lines),
             compared,
@@ -99,9 +103,7 @@ def judge(stored_record: Record, stored: Trace, received_record: Record, receive
             compared="nothing",
             not_compared=tuple(not_compared),
         )
-    return Judgement(
-        VerdictKind.REPRODUCED, "every bit is equal", compared=compared, not_compared=tuple(not_compared)
-    )
+    return Judgement(VerdictKind.REPRODUCED, "every bit is equal", compared=compared, not_compared=tuple(not_compared))
 
 
 def _ended(stored: Record, received: Record, *, interrupted: bool, differs: bool) -> Judgement | None:
@@ -110,7 +112,9 @@ def _ended(stored: Record, received: Record, *, interrupted: bool, differs: bool
     if interrupted:
         # A program may end itself as it did before; ended early, it lacks what the run had computed.
         if now is None or (now.status != "FINISHED" and differs and not (before and before.status == now.status)):
-            return Judgement(VerdictKind.FAILED, f"the re-execution {_end(now)} before the point at which the run was killed")
+            return Judgement(
+                VerdictKind.FAILED, f"the re-execution {_end(now)} before the point at which the run was killed"
+            )
         return None
     if now is None or now.status == "KILLED":
         return Judgement(VerdictKind.FAILED, f"the re-execution {_end(now)}; the run {_end(before)}")

@@ -93,7 +93,8 @@ class Verdict:
         environment: What differs between the recorded and the present environment.
         exit_code: Exit code of the re-execution, or None when it was not run.
         output: The tail of what it printed, when it failed.
-        executions: How often the program was executed again; after a divergence, a second one tells whether it is deterministic.
+        executions: How often the program was executed again: twice where a second time was to tell whether it is
+            deterministic.
         seconds: Wall time of the (first) re-execution.
         recorded_seconds: Wall time of the run.
         kept: The scratch folder, when it was to be kept.
@@ -140,17 +141,27 @@ class Verdict:
     def report(self) -> str:
         """Return the outcome with its evidence, for a terminal of 100 columns."""
         lines = [f"{self.kind}  {self.run_id}", f"  {self._meaning()}", ""]
+        lines += self._evidence() + self._circumstances()
+        if not self.ok:
+            lines += _row("again", self.command)
+        if self.output:
+            lines += ["", "  the end of its output:", *(f"  | {line}" for line in self.output.splitlines())]
+        return "\n".join(lines)
+
+    def _evidence(self) -> list[str]:
+        lines: list[str] = []
         if self.first is not None:
-            lines += _row("first", self.first.where()) + _row("  stored", self.first.stored)
-            lines += _row("  received", self.first.received)
-            if self.first.ulp is not None:
-                lines += _row("  apart", f"{self.first.ulp} ULP")
+            lines += _row("first", self.first.where())
+            lines += _row("  stored", self.first.stored) + _row("  received", self.first.received)
+            lines += _row("  apart", "" if self.first.ulp is None else f"{self.first.ulp} ULP")
         if not self.ok and (self.first is None or self.kind is not VerdictKind.DIVERGED):
             lines += _row("reason", self.reason)
         if len(self.differences) > 1:
             lines += _rows("differences", self.differences)
-        lines += _row("compared", self.compared) + _rows("not compared", self.not_compared)
-        lines += _row("code", self.code) + _row("command", self.started)
+        return lines + _row("compared", self.compared) + _rows("not compared", self.not_compared)
+
+    def _circumstances(self) -> list[str]:
+        lines = _row("code", self.code) + _row("command", self.started)
         if not self.ok and (self.compared or self.environment):
             different = _table([(item.name, f"{item.recorded} -> {item.now}") for item in self.environment])
             lines += _rows("environment", different or ["as recorded"])
@@ -160,15 +171,8 @@ class Verdict:
         if self.seconds is not None:
             recorded = "" if self.recorded_seconds is None else f" (the run itself: {self.recorded_seconds:.1f} s)"
             lines += _row("time", f"{self.seconds:.1f} s{recorded}")
-        if self.exit_code:
-            lines += _row("exit code", str(self.exit_code))
-        if self.kept is not None:
-            lines += _row("kept", str(self.kept))
-        if not self.ok:
-            lines += _row("again", self.command)
-        if self.output:
-            lines += ["", "  the end of its output:", *(f"  | {line}" for line in self.output.splitlines())]
-        return "\n".join(lines)
+        lines += _row("exit code", str(self.exit_code) if self.exit_code else "")
+        return lines + _row("kept", "" if self.kept is None else str(self.kept))
 
 
 _SHOWN = 12

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from researchlab.errors import GitError, NotARepositoryError
@@ -14,8 +15,6 @@ from researchlab.tracking.runs import default_root
 from researchlab.tracking.store import default_files
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from researchlab.tracking._git import Repository
     from researchlab.tracking.record import CommandRecord
     from researchlab.tracking.snapshot import Snapshot
@@ -76,7 +75,8 @@ class CodeState:
 def read_code_state(*, ordinal: int) -> CodeState:
     """Find the repository of the running program and describe its command.
 
-    The folder of the main script is asked first, then the working directory: a script may be started from anywhere.
+    A script is asked where it lies, because it may be started from anywhere. Without a script of the user's own (pytest, a
+    notebook, ``-c``) the present working directory is asked, as git would. The folder that the process started in comes last.
 
     Args:
         ordinal: Which tracker of the process this is.
@@ -88,7 +88,8 @@ def read_code_state(*, ordinal: int) -> CodeState:
     start = command.start_folder()
     repository: Repository | None = None
     problem: str | None = None
-    for folder in dict.fromkeys((script.parent if script else start, start)):
+    here = script.parent if script is not None else Path.cwd()
+    for folder in dict.fromkeys((here, start)):
         try:
             repository = find_repository(folder)
             break
@@ -102,7 +103,7 @@ def read_code_state(*, ordinal: int) -> CodeState:
             break
     top = repository.top if repository is not None else None
     return CodeState(
-        root=repository.main_worktree if repository is not None else default_root(start),
+        root=repository.main_worktree if repository is not None else default_root(start if script is not None else here),
         repository=repository,
         command=command.describe_command(top, ordinal=ordinal),
         problems=(problem,) if repository is None and problem else (),

@@ -1,8 +1,8 @@
 """How does a re-execution leave every store alone but its own, whatever store the program names?
 
-In the child of a re-execution, MLflow's two registries of stores (tracking and models) give the scratch store for every URI:
-`mlflow.set_tracking_uri`, `MlflowClient(tracking_uri=...)` and the environment all end there. It takes effect when MLflow is
-imported, not before: importing it early could change the bits of a program that sets variables first.
+In the child of a re-execution, MLflow's two registries of stores (tracking and models) give the scratch store for every
+URI: `mlflow.set_tracking_uri`, `MlflowClient(tracking_uri=...)` and the environment all end there. It takes effect when
+MLflow is imported, not before: importing it early could change the bits of a program that sets variables first.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ def _redirect(module: ModuleType, scratch: str) -> None:
     registry: Any = getattr(module, _REGISTRIES[module.__name__], None)
     original: Callable[..., Any] | None = getattr(registry, "get_store", None)
     if original is None:
-        message = f"This MLflow keeps its stores elsewhere than in {module.__name__}, so that the run's store would not be safe."
+        message = (
+            f"This MLflow has no store registry in {module.__name__}, so that the run's own store would not be safe."
+        )
         raise ImportError(message)
 
     @ft.wraps(original)

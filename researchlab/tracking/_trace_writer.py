@@ -146,6 +146,9 @@ class TraceWriter:
             return
         with self._changed:
             self._closing = True
+            self._changed.notify_all()
+        if self._thread is not None:
+            self._thread.join()  # it writes every point first, or gives up at its first failure
         try:
             self._write_rest()
         except RecordError:
@@ -156,11 +159,8 @@ class TraceWriter:
         self._closed = True
 
     def _write_rest(self) -> None:
-        with self._changed:
-            self._wait_until_written(self._added)
-        if self._thread is not None:
-            self._thread.join()
         with self._state_lock:
+            self._check_written()
             for source in list(self._final):
                 self._write_state(self._final[source], None, source)
                 del self._final[source]

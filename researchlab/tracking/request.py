@@ -77,5 +77,7 @@ def active_request() -> Request | None:
     try:
         return Request.model_validate_json(Path(name).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        message = f"{REQUEST_VARIABLE} names '{name}', which is no request of a re-execution ({error}). Unset the variable."
+        message = (
+            f"{REQUEST_VARIABLE} names '{name}', which is no request of a re-execution ({error}). Unset the variable."
+        )
         raise RecordError(message) from error

@@ -54,7 +54,7 @@ class Store:
     def database(self) -> Path | None:
         """The sqlite file of a local store, else None."""
         name = self.tracking_uri[len(_SQLITE) :].partition("?")[0]
-        return Path(name) if self.tracking_uri.startswith(_SQLITE) and name not in _IN_MEMORY else None
+        return Path(unquote(name)) if self.tracking_uri.startswith(_SQLITE) and name not in _IN_MEMORY else None
 
     @property
     def name(self) -> str:
@@ -87,7 +87,7 @@ class Store:
         database = self.database
         if database is not None:
             _create_database(database, self.artifact_root or "")
-        with quiet_mlflow(), impatient():
+        with quiet_mlflow(), impatient(), _few_database_retries():
             import mlflow
 
             try:
@@ -185,8 +185,11 @@ def resolve_store(tracking_uri: str | os.PathLike[str] | None, root: Path) -> St
 
 
 def _default_store(root: Path) -> Store:
-    if "?" in str(root):
-        message = f"The folder {root} has a question mark in its name, which no database URI can hold. Rename it, or pass a tracking_uri."
+    if re.search(r"\?|%[0-9A-Fa-f]{2}", str(root)):  # SQLAlchemy 2.1 decodes the latter, 2.0 does not
+        message = (
+            f"The folder {root} has a '?' or an encoded character such as '%20' in its name, which a database URI cannot "
+            "hold. Rename it, or pass a tracking_uri."
+        )
         raise StoreError(message)
     return Store(_SQLITE + str(root / DATABASE_FILE))
 
@@ -276,6 +279,19 @@ def _variables(values: Mapping[str, str]) -> Generator[None]:
                 os.environ[name] = value
 
 
+@contextlib.contextmanager
+def _few_database_retries() -> Generator[None]:
+    """Let a database that cannot be opened fail at once: MLflow tries for 100 s, and warns each time."""
+    from mlflow.store.db import utils
+
+    before = utils.MAX_RETRY_COUNT
+    utils.MAX_RETRY_COUNT = 1
+    try:
+        yield
+    finally:
+        utils.MAX_RETRY_COUNT = before
+
+
 _silence = _Shared(_silenced)
 _hurry = _Shared(_hurried)
 
@@ -289,8 +305,10 @@ def _create_database(database: Path, artifact_root: str) -> None:
     if database.exists():
         return
     try:
-        database.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".rlab-new-store-", dir=database.parent))
+        # Among the artifacts, which no snapshot holds: another process may capture the repository at this moment.
+        artifacts = database.parent / ARTIFACT_FOLDER
+        artifacts.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".rlab-new-store-", dir=artifacts))
     except OSError as error:
         message = (
             f"The store {database} cannot be made: {error.strerror}. Pass a tracking_uri in a folder that is writable."

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from helpers.repos import Repo, footprint, make_repo
+
 from researchlab.reproduce import Verdict, reproduce
 from researchlab.tracking.restore import tree_of
 from researchlab.tracking.runs import find_run
@@ -118,7 +119,7 @@ def store_contents(project: Project) -> dict[str, Any]:
 
 
 def user_files(project: Project) -> dict[str, tuple[int, int, bytes]]:
-    """Return mode, time stamp and bytes of everything in the repository but its store; of git's objects only the bytes."""
+    """Return mode, time stamp and bytes of all in the repository but its store; of git's objects only the bytes."""
     found: dict[str, tuple[int, int, bytes]] = {}
     for name, (mode, stamp, data) in footprint(project.top).items():
         if name.startswith(("mlflow.db", "mlartifacts")) or name == ".":

@@ -30,7 +30,9 @@ class Script:
     ) -> None:
         """Write the program to ``place`` and start it in ``folder``; a variable that is None is taken away."""
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(textwrap.dedent(code))
+        text = textwrap.dedent(code)
+        if not place.exists() or place.read_text() != text:  # several may run the same file
+            place.write_text(text)
         outputs.mkdir(parents=True, exist_ok=True)
         self._stdout, self._stderr = outputs / f"{place.stem}.out", outputs / f"{place.stem}.err"
         environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}

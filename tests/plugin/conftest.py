@@ -11,6 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.repos import IDENTITY, make_repo
 
+# `pytester` makes this process forget what a test imported, but not what hangs on a package as its attribute.
+# Imported here, each module is there once.
+import pytest_researchlab.stored_runs  # noqa: F401
+from researchlab.tracking.store import Store, quiet_mlflow
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -44,7 +49,11 @@ def test_tracked():
 
 # What a suite may do to its own tests: none of it may reach the stored runs.
 INTRUSIVE = """\
+import os
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["MLFLOW_TRACKING_URI"] = "sqlite:////nowhere/mlflow.db"
 
 @pytest.fixture(autouse=True)
 def elsewhere(monkeypatch, tmp_path):
@@ -120,7 +129,7 @@ def stored(
     made_once: StoredRuns, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, cache_home: Path
 ) -> StoredRuns:
     """The repository, as the working directory of the pytest that a test starts."""
-    del pytester  # it changes the directory and HOME first
+    monkeypatch.setenv("TMPDIR", str(pytester.path))
     for name, value in _quiet(cache_home).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -133,10 +142,6 @@ def _quiet(cache_home: Path) -> dict[str, str]:
 
 
 def _foreign_run(stored: StoredRuns) -> None:
-    # Imported here, once: a pytest that a test starts in this process forgets what it imported itself.
-    from pytest_researchlab import stored_runs  # noqa: F401
-    from researchlab.tracking.store import Store, quiet_mlflow
-
     client = Store(stored.uri).open()
     with quiet_mlflow():
         run = client.create_run("0", tags={"rlab.run_id": "foreign"})

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from plugin.conftest import StoredRuns
 
 
-pytestmark = pytest.mark.usefixtures("stored")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("stored")]
 
 
 def _properties(junit: Path) -> dict[str, dict[str, str]]:
@@ -98,3 +98,4 @@ def test_a_time_limit_ends_a_run_and_what_is_kept_is_named(pytester: pytest.Pyte
     result.stdout.fnmatch_lines(["FAILED rlab::steady - FAILED: *"])
     [kept] = [line.partition("kept in ")[2] for line in result.outlines if "  kept in " in line]
     assert Path(kept).is_dir()
+    assert Path(kept).is_relative_to(pytester.path)

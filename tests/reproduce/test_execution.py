@@ -86,7 +86,13 @@ def test_the_program_gets_its_folder_arguments_flags_variables_and_search_path(
         "PYTHONPATH": f"/elsewhere{os.pathsep}{original}/src",
     }.items():
         monkeypatch.setenv(name, value)
-    argv = (str(original), f"--data={original}/data/a.npy", str(restored.parent / "link" / "data"), f"{original}-other", "a b")
+    argv = (
+        str(original),
+        f"--data={original}/data/a.npy",
+        str(restored.parent / "link" / "data"),
+        f"{original}-other",
+        "a b",
+    )
     done, seen = run(
         restored,
         """
@@ -128,7 +134,10 @@ def test_the_program_gets_its_folder_arguments_flags_variables_and_search_path(
         ({"kind": "module", "target": "pkg.main", "argv": ("x",)}, ["-m", "pkg.main", "x"]),
         ({"kind": "code", "target": "print(1)", "flags": ("-I",)}, ["-I", "-c", "print(1)"]),
         ({"kind": "script", "target": "a/b.py", "cwd": "c"}, ["../a/b.py"]),
-        ({"kind": "pytest", "target": "t.py::test[a b]"}, ["-m", "pytest", "t.py::test[a b]", "-p", "no:cacheprovider", "-n0"]),
+        (
+            {"kind": "pytest", "target": "t.py::test[a b]"},
+            ["-m", "pytest", "t.py::test[a b]", "-p", "no:cacheprovider", "-n0"],
+        ),
     ],
 )
 def test_the_words_of_the_command_line(command: dict[str, Any], words: list[str], tmp_path: Path) -> None:
@@ -139,7 +148,9 @@ def test_the_words_of_the_command_line(command: dict[str, Any], words: list[str]
 
 
 def test_a_command_is_shown_as_a_person_would_type_it() -> None:
-    command = CommandRecord(kind="script", target="a b.py", argv=("-x", "1 2"), flags=("-O",), cwd="sub", folder="/", ordinal=1)
+    command = CommandRecord(
+        kind="script", target="a b.py", argv=("-x", "1 2"), flags=("-O",), cwd="sub", folder="/", ordinal=1
+    )
     assert describe(command) == "python -O 'a b.py' -x '1 2'  (in sub/)  (run 2 of the process)"
 
 
@@ -270,4 +281,3 @@ def _gone(processes: list[int]) -> bool:
     while running(processes) and time.monotonic() < deadline:
         time.sleep(0.05)
     return not running(processes)
-

@@ -396,6 +396,23 @@ def test_a_full_disk_is_an_error_that_says_so(tmp_path):
         writer.close()
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_state_that_cannot_be_written_costs_no_metrics(tmp_path):
+    writer = TraceWriter(tmp_path)
+    (tmp_path / STATE_FILE).symlink_to("/dev/full")
+    writer.add_metric("a", 1, 0)
+    writer.flush()
+    writer.add_metric("a", 2, 1)
+    with pytest.raises(RecordError, match="Free space"):
+        writer.set_state(leaves_of({"w": np.arange(3)}), 1, source="loop")
+    with pytest.raises(RecordError, match="Free space"):
+        writer.close()
+    (tmp_path / STATE_FILE).unlink()
+    trace = read_trace(tmp_path)
+    assert trace.metrics.points == 2
+    assert trace.truncated
+
+
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning", "ignore:.*fork.*:RuntimeWarning")
 def test_a_forked_child_does_not_touch_the_trace(tmp_path):
     writer = TraceWriter(tmp_path)
