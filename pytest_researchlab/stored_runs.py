@@ -69,13 +69,15 @@ class StoredRun(pytest.Item):
         """Execute the run again and judge it."""
         plan = self._plan
         self.verdict = None
+        with calm_imports():
+            from researchlab.reproduce import Terminated, reproduce
         try:
             with calm_imports():
-                from researchlab.reproduce import reproduce
-
                 verdict = reproduce(
                     self.name, tracking_uri=plan.tracking_uri, repo=plan.repo, timeout=plan.timeout, keep=plan.keep
                 )
+        except Terminated as stop:  # pytest would take it for a failure, and go on with the next run
+            pytest.exit("told to stop by a signal", returncode=int(stop.code or 1))
         except Exception as error:
             self._note(verdict=_NO_VERDICT, outcome=_first_line(error))
             raise

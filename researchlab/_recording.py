@@ -1,7 +1,7 @@
 """Where a Loop hands over what it computed, without knowing who records it.
 
-``design`` and ``tracking`` never import each other: both know this protocol. A tracker registers itself while its run is
-active; whatever computes asks for ``current()`` and hands over metrics and States.
+``design`` and ``tracking`` never import each other: both know this protocol. A tracker registers itself while its run
+is active; whatever computes asks for ``current()`` and hands over metrics and States.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
 
 class Recorder(Protocol):
@@ -58,8 +58,8 @@ def current() -> Recorder | None:
 
 
 @contextlib.contextmanager
-def already_recorded(points: Iterable[tuple[str, int]]) -> Iterator[None]:
-    """Say that these (metric, step) pairs went to the recorder, so that logging them to MLflow records them no second time."""
+def already_recorded(points: Iterable[tuple[str, int]]) -> Generator[None]:
+    """Say that these (metric, step) pairs were recorded, so that logging them to MLflow records them no second time."""
     token = _recorded.set(frozenset(points))
     try:
         yield

@@ -7,7 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from helpers.reproduction import make_project
 
+from researchlab.reproduce import VerdictKind, reproduce
+from researchlab.tracking.record import RUN_ID_TAG
+from researchlab.tracking.runs import list_runs
 from researchlab.tracking.store import resolve_store
 
 if TYPE_CHECKING:
@@ -50,9 +54,7 @@ def run_example(project: Path, name: str, *, cwd: Path) -> Run:
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_an_example_runs_from_any_folder_and_gives_the_same_numbers_again(
-    name: str, project: Path, tmp_path: Path
-) -> None:
+def test_an_example_runs_from_any_folder_and_comes_back(name: str, project: Path, tmp_path: Path) -> None:
     status = git_status(project)
     first = run_example(project, name, cwd=project)
     second = run_example(project, name, cwd=tmp_path)
@@ -61,6 +63,8 @@ def test_an_example_runs_from_any_folder_and_gives_the_same_numbers_again(
     assert first.data.metrics
     assert all(math.isfinite(value) for value in first.data.metrics.values())
     assert first.data.metrics == second.data.metrics
+    verdict = reproduce(first.data.tags[RUN_ID_TAG], repo=project)
+    assert verdict.kind is VerdictKind.REPRODUCED, verdict.report()
     assert git_status(project) == status
     assert list(tmp_path.iterdir()) == []
 
@@ -74,3 +78,16 @@ def git_status(project: Path) -> str:
     """Return what git says has changed in the project."""
     command = ["git", "status", "--porcelain", "--untracked-files=all"]
     return subprocess.run(command, cwd=project, check=True, capture_output=True, text=True).stdout
+
+
+def test_a_changed_constant_in_the_stored_code_of_a_chaotic_run_diverges_at_the_first_step(tmp_path: Path) -> None:
+    project = make_project(tmp_path / "project", {"README": "the example is untracked, so that the patch holds it\n"})
+    project.repo.write("lorenz96.py", (ROOT / "examples" / "lorenz96.py").read_bytes())
+    project.python("lorenz96.py")
+    (run,) = list_runs(tracking_uri=project.uri)
+    project.edit_patch(run.run_id, "+    forcing: float = 8.0", "+    forcing: float = 8.5", tree_too=True)
+    verdict = project.reproduce(run.run_id)
+    assert verdict.kind is VerdictKind.DIVERGED
+    assert verdict.first is not None
+    assert (verdict.first.step, verdict.first.name) == (1, "energy")
+    assert any("x: 40/40 differ" in line for line in verdict.differences)

@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from researchlab.reproduce.verdict import Divergence as Divergence
     from researchlab.reproduce.verdict import Verdict as Verdict
     from researchlab.reproduce.verdict import VerdictKind as VerdictKind
+    from researchlab.tracking._signals import Terminated as Terminated
 
-__all__ = ["Divergence", "Verdict", "VerdictKind", "reproduce"]
+__all__ = ["Divergence", "Terminated", "Verdict", "VerdictKind", "reproduce"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "Divergence": "researchlab.reproduce.verdict",
+        "Terminated": "researchlab.tracking._signals",
         "Verdict": "researchlab.reproduce.verdict",
         "VerdictKind": "researchlab.reproduce.verdict",
         "reproduce": "researchlab.reproduce._reproduce",

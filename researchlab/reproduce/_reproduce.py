@@ -18,6 +18,7 @@ from researchlab.reproduce._execution import check_executable, describe, execute
 from researchlab.reproduce.judge import NOTHING_RECORDED, judge
 from researchlab.reproduce.verdict import Verdict, VerdictKind
 from researchlab.tracking import _git
+from researchlab.tracking._signals import TerminationWatch
 from researchlab.tracking.record import TREE_TAG, read_record
 from researchlab.tracking.restore import restore
 from researchlab.tracking.runs import find_run
@@ -49,7 +50,7 @@ def reproduce(
 
     Nothing of the user's repository and of the original run changes: the code is restored into a scratch folder, and
     its tracker writes to a scratch store, whatever store the program names. The scratch folder is removed afterwards,
-    also when the call is interrupted.
+    also when the call is interrupted or the process is told to stop (SIGTERM).
 
     Args:
         run_id: The run: its readable id, or MLflow's own id.
@@ -71,6 +72,8 @@ def reproduce(
     tracked = find_run(run_id, tracking_uri=tracking_uri, repo=repo)
     record = tracked.record()
     attempt = _Attempt(tracked, record, Path(repo).absolute(), timeout)
+    watch = TerminationWatch()
+    watch.start()  # SIGTERM, too, has to end the child and remove the scratch folder
     scratch = Path(os.path.realpath(tempfile.mkdtemp(prefix="rlab-reproduce-")))
     try:
         verdict = attempt.run(scratch, confirm=confirm)
@@ -78,6 +81,7 @@ def reproduce(
     finally:
         if not keep:
             shutil.rmtree(scratch, ignore_errors=True)
+        watch.stop()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,7 @@ class CodeState:
     problems: tuple[str, ...] = ()
 
     def with_snapshot(self, store: Store) -> CodeState:
-        """Return this state with the working tree captured, the store's own files left out; warns about what is missing."""
+        """Return this state with the working tree captured, the store's own files apart; warn about what is missing."""
         from researchlab.tracking.snapshot import capture
 
         problems = list(self.problems)
@@ -60,7 +60,8 @@ class CodeState:
             else:
                 missing = [item.path for item in snapshot.left_out if top / item.path not in own]
         if missing:
-            shown = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+            more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+            shown = ", ".join(missing[:_NAMED]) + more
             warn(f"Not part of the recorded code: {shown}. The record of the run says why.")
         for problem in problems:
             warn(problem)
@@ -75,8 +76,9 @@ class CodeState:
 def read_code_state(*, ordinal: int) -> CodeState:
     """Find the repository of the running program and describe its command.
 
-    A script is asked where it lies, because it may be started from anywhere. Without a script of the user's own (pytest, a
-    notebook, ``-c``) the present working directory is asked, as git would. The folder that the process started in comes last.
+    A script is asked where it lies, because it may be started from anywhere. Without a script of the user's own
+    (pytest, a notebook, ``-c``) the present working directory is asked, as git would. The folder that the process
+    started in comes last.
 
     Args:
         ordinal: Which tracker of the process this is.
@@ -95,15 +97,17 @@ def read_code_state(*, ordinal: int) -> CodeState:
             break
         except NotARepositoryError:
             problem = (
-                f"{folder} is not in a git repository, so that the code was not recorded and the run cannot be executed "
-                "again. To change that: git init && git add -A && git commit -m start"
+                f"{folder} is not in a git repository, so that the code was not recorded and the run cannot be "
+                "executed again. To change that: git init && git add -A && git commit -m start"
             )
         except (GitError, OSError) as error:
             problem = f"The code was not recorded: {error}"
             break
     top = repository.top if repository is not None else None
     return CodeState(
-        root=repository.main_worktree if repository is not None else default_root(start if script is not None else here),
+        root=repository.main_worktree
+        if repository is not None
+        else default_root(start if script is not None else here),
         repository=repository,
         command=command.describe_command(top, ordinal=ordinal),
         problems=(problem,) if repository is None and problem else (),

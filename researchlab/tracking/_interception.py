@@ -1,7 +1,7 @@
 """How do metrics that a script logs through plain MLflow become part of the trace?
 
-While a tracker is active, `MlflowClient.log_metric` and `log_batch`, through which MLflow's fluent functions and autologging
-go, also hand the values over before MLflow changes them (it stores -0.0 as 0.0 and infinities as 1.8e308).
+While a tracker is active, `MlflowClient.log_metric` and `log_batch`, through which MLflow's fluent functions and
+autologging go, also hand the values over before MLflow changes them (it stores -0.0 as 0.0 and infinities as 1.8e308).
 """
 
 from __future__ import annotations

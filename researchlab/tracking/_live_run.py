@@ -144,8 +144,9 @@ class LiveRun:
                 files = RunFiles(client, fluent.run)
                 undo.callback(files.discard)
                 if code.snapshot is not None:
-                    files.write_patch(code.patch)
-                files.write_record(record.to_json())
+                    files.keep_patch(code.patch)
+                files.keep_record(record.to_json())
+                files.send()
                 live = cls(
                     fluent=fluent,
                     store=store,
@@ -197,12 +198,17 @@ class LiveRun:
         from mlflow.exceptions import MlflowException
 
         _params.warn_of_long(flat)
+        kept = False
         try:
             with quiet_mlflow(), impatient():
                 _params.check_unchanged(flat, self._client.get_run(self.mlflow_run_id).data.params)
-                self._files.write_config(name, data)
+                self._files.keep_config(name, data)
+                kept = True
+                self._files.send()
                 _params.log_params_of(self._client, self.mlflow_run_id, flat)
         except (MlflowException, OSError) as error:
+            if not kept:
+                self._files.keep_config(name, data)  # sent when the run ends, if the store answers then
             problem = f"The configuration {name} was not logged to {self._store.name}: {first_line(error)}."
             self.record = self.record.model_copy(update={"not_recorded": (*self.record.not_recorded, problem)})
             warn(problem)
@@ -235,7 +241,7 @@ class LiveRun:
         if failures:
             warn(
                 f"The run '{self.record.run_id}' ended as {status}, but not everything could be stored in "
-                f"{self._store.name}: {'; '.join(failures)}. Everything is kept in {self._files.unsent}"
+                f"{self._store.name}: {'; '.join(failures)}. Everything is kept in {self._files.root}"
             )
 
     def _finish(self, status: Status, error: BaseException | None, failures: list[str]) -> None:
@@ -283,6 +289,7 @@ class LiveRun:
             }
         )
         self._files.keep_record(self.record.to_json())
+        self._files.keep_trace()
 
     def _reply(self, request: Request) -> None:
         foreign: tuple[str, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,8 +70,9 @@ def _check(name: str) -> None:
             "Letters, digits, '_', '-', '.', ' ', ':' and '/' are allowed; rename the key. Nothing was logged."
         )
         raise ConfigError(message)
-    parts = name.split("/")
-    if not name or len(name) > _MAX_KEY or "" in parts or "." in parts or ".." in parts:
+    # MLflow's names are paths, too: they have to be in normal form.
+    is_path = posixpath.normpath(name) == name and name != "." and not name.startswith(("..", "/"))
+    if len(name) > _MAX_KEY or not is_path:
         message = (
             f"The configuration key '{name[:80]}' cannot be a parameter name of MLflow: it has to have 1 to {_MAX_KEY} "
             "characters and to be no path with an empty part, '.' or '..' in it. Rename the key. Nothing was logged."
@@ -130,8 +132,8 @@ def check_unchanged(flat: Mapping[str, str], logged: Mapping[str, str]) -> None:
     for name, value in flat.items():
         if logged.get(name, value[:_MAX_VALUE]) != value[:_MAX_VALUE]:
             message = (
-                f"The parameter '{name}' of this run is {logged[name]!r:.80} already and cannot become {value!r:.80}: MLflow "
-                "keeps the first value. Put the second one under a name of its own. Nothing was logged."
+                f"The parameter '{name}' of this run is {logged[name]!r:.80} already and cannot become {value!r:.80}: "
+                "MLflow keeps the first value. Put the second one under a name of its own. Nothing was logged."
             )
             raise ConfigError(message)
 

@@ -23,7 +23,7 @@ class Terminated(SystemExit):
 
 
 class TerminationWatch:
-    """Turns SIGTERM and SIGHUP into an exception while it is on; a handler that the program set is called instead of it.
+    """Turns SIGTERM and SIGHUP into an exception while it is on, or calls the handler that the program set.
 
     Attributes:
         received: Whether one of them came.

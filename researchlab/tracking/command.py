@@ -43,11 +43,11 @@ class Invocation:
     argv: tuple[str, ...]
 
 
-def parse_invocation(orig_argv: Sequence[str]) -> Invocation:
+def parse_invocation(orig_argv: Sequence[str]) -> Invocation:  # noqa: C901 (one branch a rule of CPython's grammar)
     """Split ``sys.orig_argv`` into interpreter flags, target and arguments.
 
-    Follows the grammar of CPython's command line: flags may be clustered (``-Im``), ``-c``, ``-m``, ``-W`` and ``-X`` take the
-    rest of their cluster or the next argument, and ``-c`` and ``-m`` end the flags.
+    Follows the grammar of CPython's command line: flags may be clustered (``-Im``), ``-c``, ``-m``, ``-W`` and ``-X``
+    take the rest of their cluster or the next argument, and ``-c`` and ``-m`` end the flags.
 
     Args:
         orig_argv: The interpreter first, then what it was given.
@@ -62,6 +62,9 @@ def parse_invocation(orig_argv: Sequence[str]) -> Invocation:
         if argument == "-" or not argument.startswith("-"):
             kind: CommandKind = "stdin" if argument == "-" else "script"
             return Invocation(kind, tuple(flags), None if kind == "stdin" else argument, tuple(arguments))
+        if argument == "--":  # a script whose name begins with a dash follows
+            script = arguments.pop(0) if arguments else None
+            return Invocation("script" if script else "stdin", (*flags, argument), script, tuple(arguments))
         if argument.startswith("--"):
             flags.append(argument)
             if argument in _LONG_WITH_VALUE and arguments:
@@ -104,17 +107,27 @@ def main_script() -> Path | None:
 def start_folder() -> Path:
     """Return the working directory that the process was started in.
 
-    A script may change its directory before it imports researchlab; a relative script path then tells where it began.
+    A program may change its directory before it imports researchlab; the place of its main module then tells where it
+    began.
     """
-    script = getattr(sys.modules.get("__main__"), "__file__", None)
+    main = sys.modules.get("__main__")
     invocation = parse_invocation(sys.orig_argv)
-    if invocation.kind != "script" or not script or not invocation.target or Path(invocation.target).is_absolute():
+    file = getattr(main, "__file__", None)
+    if not file or not Path(file).is_absolute():
         return _FIRST_FOLDER
-    absolute = Path(script)
-    if not absolute.is_absolute() or (_FIRST_FOLDER / invocation.target).exists():
+    if invocation.kind == "module":
+        # `python -m` looks in the working directory first.
+        name = getattr(getattr(main, "__spec__", None), "name", None) or ""
+        folder = Path(file).parents[name.count(".")]
+        return folder if sys.path[:1] == [str(folder)] else _FIRST_FOLDER
+    if invocation.kind != "script" or not invocation.target or _is_same(_FIRST_FOLDER / invocation.target, Path(file)):
         return _FIRST_FOLDER
     parts = Path(os.path.normpath(invocation.target)).parts
-    return Path(*absolute.parts[: -len(parts)]) if absolute.parts[-len(parts) :] == parts else _FIRST_FOLDER
+    return Path(*Path(file).parts[: -len(parts)]) if Path(file).parts[-len(parts) :] == parts else _FIRST_FOLDER
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.exists() and other.exists() and one.samefile(other)
 
 
 def is_environment(path: Path) -> bool:
@@ -124,6 +137,7 @@ def is_environment(path: Path) -> bool:
     return any(path.is_relative_to(root) for root in _environment_roots())
 
 
+@ft.cache
 def _environment_roots() -> tuple[Path, ...]:
     paths = sysconfig.get_paths()
     roots = {paths[name] for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")}
@@ -132,10 +146,10 @@ def _environment_roots() -> tuple[Path, ...]:
 
 
 def source_roots(repository: Path) -> tuple[str, ...]:
-    """Return the folders of ``repository`` that modules are imported from, relative to it and in the order of the search.
+    """Return the folders of ``repository`` that modules are imported from, in the order of the search.
 
-    An editable install names the checkout in ways that no search path shows (an import hook), so that the modules which were
-    imported are asked too.
+    An editable install names the checkout in ways that no search path shows (an import hook), so that the modules
+    which were imported are asked too.
 
     Args:
         repository: Root of the work tree.
@@ -241,7 +255,8 @@ def describe_command(repository: Path | None, *, ordinal: int) -> CommandRecord:
         kind = "interactive"
     elif kind == "script" and target is not None:
         script = (folder / target).absolute()
-        # The command of an installed package, perhaps of a virtual environment inside of the repository, is no code of it.
+        # The command of an installed package, perhaps of a virtual environment inside of the repository, is no code of
+        # it.
         target = str(script) if is_environment(script) else _inside(script, repository) or str(script)
     return CommandRecord(
         kind=kind,

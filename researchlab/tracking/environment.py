@@ -92,12 +92,13 @@ def describe_environment() -> EnvironmentRecord:
 
 
 def with_jax_facts(environment: EnvironmentRecord) -> EnvironmentRecord:
-    """Return the environment with what is known of JAX now: a program may load it, or start its backend, inside of a run."""
+    """Return the environment with what is known of JAX now: a program may load and start it inside of a run."""
     return environment.model_copy(update={"jax": _jax_facts()})
 
 
 def _usable_cores() -> int:
-    # The cores that this process may use set the thread count, which changes reductions; os.cpu_count() ignores affinity.
+    # The cores that this process may use set the thread count, which changes reductions; os.cpu_count() ignores
+    # affinity.
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

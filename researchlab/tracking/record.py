@@ -1,7 +1,8 @@
 """What does a run store so that it can be executed again and judged?
 
-The record is one versioned JSON document, `rlab/record.json` among the run's artifacts, beside `run.patch`. It is written when
-the run starts and again, with its result, when the run ends, so that a run which was killed can still be executed again.
+The record is one versioned JSON document, `rlab/record.json` among the run's artifacts, beside `run.patch`. It is
+written when the run starts and again, with its result, when the run ends, so that a run which was killed can still be
+executed again.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class CommandRecord(_Document):
     Attributes:
         kind: What the interpreter was given.
         flags: Interpreter flags, as in ``("-X", "dev")``.
-        target: The script (relative to the repository where it lies inside, else absolute), module, pytest node id or code.
+        target: The script (relative to the repository where it lies inside, else absolute), module, pytest node id or
+            code.
         argv: What stood behind the target.
         cwd: Working directory relative to the repository, or None when it was outside.
         folder: Working directory on the machine of the run.
@@ -180,7 +182,7 @@ def read_record(text: str | bytes, *, where: str) -> Record:
     try:
         data = json.loads(text)
     except ValueError as error:
-        message = f"The record of {where} is not JSON ({error}). The artifact was damaged; fetch it again or restore a backup."
+        message = f"The record of {where} is not JSON ({error}). The artifact was damaged: fetch it again."
         raise RecordError(message) from error
     version = data.get("version") if isinstance(data, dict) else None
     if not isinstance(version, int):

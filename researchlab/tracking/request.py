@@ -1,7 +1,8 @@
 """Is this process a re-execution, and what is asked of it?
 
-The child of a re-execution finds one environment variable that names a request file. Its trackers then write to a scratch
-store, and the tracker that is asked for leaves a reply: where its trace is, and which modules came from the original checkout.
+The child of a re-execution finds one environment variable that names a request file. Its trackers then write to a
+scratch store, and the tracker that is asked for leaves a reply: where its trace is, and which modules came from the
+original checkout.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from researchlab.tracking.utils import check_run_id
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
     from mlflow import MlflowClient
     from mlflow.entities import Run
@@ -59,8 +59,8 @@ class TrackedRun:
         with self._document(f"{RECORD_FOLDER}/{RECORD_FILE}") as path:
             if path is None:
                 message = (
-                    f"The run '{self.run_id}' has no record ({RECORD_FOLDER}/{RECORD_FILE} among its artifacts), so that it "
-                    "was not tracked by researchlab or its artifacts were deleted. It cannot be executed again."
+                    f"The run '{self.run_id}' has no record ({RECORD_FOLDER}/{RECORD_FILE} among its artifacts), so "
+                    "that it was not tracked by researchlab or its artifacts were deleted. It cannot be executed again."
                 )
                 raise RecordError(message)
             return read_record(path.read_bytes(), where=f"run '{self.run_id}'")
@@ -74,15 +74,16 @@ class TrackedRun:
         with self._document(PATCH_FILE) as path:
             if path is None:
                 message = (
-                    f"The patch of run '{self.run_id}' is missing ({PATCH_FILE} among its artifacts), so that the code which "
-                    f"ran cannot be brought back. Look in {self.run.info.artifact_uri}, or restore the artifacts from a backup."
+                    f"The patch of run '{self.run_id}' is missing ({PATCH_FILE} among its artifacts), so that the code "
+                    f"which ran cannot be brought back. Look in {self.run.info.artifact_uri}, or restore the artifacts "
+                    "from a backup."
                 )
                 raise MissingPatchError(message)
             return path.read_bytes()
 
     @contextlib.contextmanager
-    def documents(self) -> Iterator[Path]:
-        """Give the folder of the run's own documents: in place for a local store, else a copy that is removed afterwards.
+    def documents(self) -> Generator[Path]:
+        """Give the folder of the run's own documents: in place for a local store, else a copy for the block.
 
         Raises:
             RecordError: The artifacts cannot be fetched.
@@ -105,7 +106,7 @@ class TrackedRun:
             return [item.path for item in self.client.list_artifacts(str(self.run.info.run_id), folder)]
 
     @contextlib.contextmanager
-    def _document(self, name: str) -> Iterator[Path | None]:
+    def _document(self, name: str) -> Generator[Path | None]:
         """Give a local file with the artifact's bytes, or None when the run has no such artifact."""
         local = local_path(str(self.run.info.artifact_uri))
         if local is not None:
@@ -152,9 +153,10 @@ def open_store(
 
 
 def default_root(repo: str | os.PathLike[str]) -> Path:
-    """Return the folder of the default store: the root of the main work tree, or the folder itself outside a repository.
+    """Return the folder of the default store: the root of the main work tree, or the folder outside of a repository.
 
-    Where git cannot be asked (it is missing, or refuses a repository of another user), the folder that holds ``.git`` counts.
+    Where git cannot be asked (it is missing, or refuses a repository of another user), the folder that holds ``.git``
+    counts.
     """
     from researchlab.tracking._git import find_repository
 

@@ -1,13 +1,14 @@
 """Which MLflow store do runs go to, and is it ready?
 
-One store a repository: with no URI given, runs go to `mlflow.db` and `mlartifacts/` at the root of the (main) work tree,
-whichever folder the script is started from. mlflow is imported when a store is opened, never before.
+One store a repository: with no URI given, runs go to `mlflow.db` and `mlartifacts/` at the root of the (main) work
+tree, whichever folder the script is started from. mlflow is imported when a store is opened, never before.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import logging
 import os
 import re
@@ -148,12 +149,12 @@ class Store:
 
 
 def default_files(root: Path) -> tuple[Path, ...]:
-    """Return the files and folders of the stores that a repository may hold at its root, the folder of MLflow's own included."""
+    """Return the files and folders of the stores that a repository may hold at its root, MLflow's own included."""
     return (*Store(_SQLITE + str(root / DATABASE_FILE)).files(), root / "mlruns")
 
 
 def resolve_store(tracking_uri: str | os.PathLike[str] | None, root: Path) -> Store:
-    """Choose the store: the argument, else what MLflow was told (environment or ``set_tracking_uri``), else the default.
+    """Choose the store: the argument, what MLflow was told (environment or ``set_tracking_uri``), or the default.
 
     Args:
         tracking_uri: The user's choice, or None.
@@ -187,8 +188,8 @@ def resolve_store(tracking_uri: str | os.PathLike[str] | None, root: Path) -> St
 def _default_store(root: Path) -> Store:
     if re.search(r"\?|%[0-9A-Fa-f]{2}", str(root)):  # SQLAlchemy 2.1 decodes the latter, 2.0 does not
         message = (
-            f"The folder {root} has a '?' or an encoded character such as '%20' in its name, which a database URI cannot "
-            "hold. Rename it, or pass a tracking_uri."
+            f"The folder {root} has a '?' or an encoded character such as '%20' in its name, which a database URI "
+            "cannot hold. Rename it, or pass a tracking_uri."
         )
         raise StoreError(message)
     return Store(_SQLITE + str(root / DATABASE_FILE))
@@ -206,9 +207,8 @@ def _told_to_mlflow() -> str | None:
 
 @contextlib.contextmanager
 def quiet_mlflow() -> Generator[None]:
-    """Keep MLflow's notes on schema creation, its emoji lines and other libraries' warnings out of the user's terminal."""
-    import mlflow  # noqa: F401 (it configures its loggers when it is imported)
-
+    """Keep MLflow's notes on schemas, its emoji lines and other libraries' warnings out of the user's terminal."""
+    importlib.import_module("mlflow")  # it configures its loggers when it is imported
     with _silence:
         yield
 
@@ -244,13 +244,16 @@ class _Shared:
 
 @contextlib.contextmanager
 def _silenced() -> Generator[None]:
-    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    # urllib3 warns of each request that is repeated.
+    wanted = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3": logging.ERROR}
+    loggers = [logging.getLogger(name) for name in wanted]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(max(logger.getEffectiveLevel(), logging.WARNING))
+        logger.setLevel(max(logger.getEffectiveLevel(), wanted[logger.name]))
     try:
         with _variables({"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}), warnings.catch_warnings():
-            # SQLAlchemy 2.1 warns when MLflow's mappers are configured; under `-W error` that breaks them for the process.
+            # SQLAlchemy 2.1 warns when MLflow's mappers are configured; under `-W error` that breaks them for the
+            # process.
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -299,8 +302,8 @@ _hurry = _Shared(_hurried)
 def _create_database(database: Path, artifact_root: str) -> None:
     """Make the database beside its place and link it there, so that nobody ever sees a half-made one.
 
-    MLflow's own first open is not safe: of six processes that open a new file at once, five die. Here each of them makes a
-    database of its own and exactly one link succeeds, without a lock that a killed process could leave behind.
+    MLflow's own first open is not safe: of six processes that open a new file at once, five die. Here each of them
+    makes a database of its own and exactly one link succeeds, without a lock that a killed process could leave behind.
     """
     if database.exists():
         return

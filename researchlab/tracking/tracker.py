@@ -33,8 +33,9 @@ VOLATILE = ("system/*",)
 class ExperimentTracker:
     """Records a run in MLflow so that it can be executed again and judged bit for bit.
 
-    Inside the ``with`` block MLflow's fluent functions log to this run. The user's repository is only read. What cannot be
-    recorded (no repository, a file that cannot be read) is warned about and named in the record; the run goes on.
+    Inside the ``with`` block MLflow's fluent functions log to this run. The user's repository is only read. What
+    cannot be recorded (no repository, a file that cannot be read) is warned about and named in the record; the run
+    goes on.
 
     Attributes:
         run_name: The unique, readable id of this run.
@@ -53,12 +54,14 @@ class ExperimentTracker:
         """Prepare a run; nothing is written before the block is entered.
 
         Args:
-            experiment_name: Name of the MLflow experiment; by default the one that MLflow was told, else the name of the
-                repository's folder.
+            experiment_name: Name of the MLflow experiment; by default the one that MLflow was told, else the name of
+                the repository's folder.
             run_name: Readable id of the run, generated when not given. When a run of that name is in the store already,
                 a number is put behind it.
-            tracking_uri: The MLflow store; by default what MLflow was told, else ``mlflow.db`` at the root of the repository.
-            volatile: Globs of metrics that are not judged in a re-execution, such as ``"seconds"`` or ``"throughput/*"``.
+            tracking_uri: The MLflow store; by default what MLflow was told, else ``mlflow.db`` at the root of the
+                repository.
+            volatile: Globs of metrics that are not judged in a re-execution, such as ``"seconds"`` or
+                ``"throughput/*"``.
 
         Raises:
             InvalidRunIdError: ``run_name`` cannot be a run id.

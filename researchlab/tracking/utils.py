@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import datetime
+import datetime as dt
 import functools as ft
 import random
 import re
@@ -27,7 +27,7 @@ def generate_run_id() -> str:
 
     The program's own random numbers are not touched: the words come from the operating system's source.
     """
-    date = datetime.datetime.now(tz=datetime.UTC).astimezone().date().isoformat()
+    date = dt.datetime.now(tz=dt.UTC).astimezone().date().isoformat()
     return f"{date}_{_slugs().generate_slug(2)}"
 
 
@@ -69,8 +69,8 @@ def get_git_state(repo_path: str | os.PathLike[str] = ".") -> dict[str, Any]:
         repo_path: The repository, or any folder inside it.
 
     Returns:
-        ``base_commit`` (hex id of HEAD, None without a commit), ``patch`` (str: staged, unstaged and untracked changes as a
-        binary-safe git patch; bytes that are not UTF-8 as surrogates, so that ``patch.encode("utf-8", "surrogateescape")``
+        ``base_commit`` (hex id of HEAD, None without a commit), ``patch`` (str: staged, unstaged and untracked changes
+        as a binary-safe git patch; bytes that are not UTF-8 as surrogates: ``patch.encode("utf-8", "surrogateescape")``
         gives the exact bytes) and ``is_dirty`` (bool: whether anything differs from the base commit).
 
     Raises:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Script:
-    """A Python program that runs in a process of its own. What it prints goes to files beside it, outside the repository."""
+    """A Python program that runs in a process of its own; what it prints goes to files outside of the repository."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Script:
         """Wait until the program has printed a line."""
         end = time.monotonic() + seconds
         while line not in self.stdout.splitlines():
-            assert self.process.poll() is None, f"ended too early: {self.stderr}"
+            assert self.process.poll() is None or line in self.stdout.splitlines(), f"ended too early: {self.stderr}"
             assert time.monotonic() < end, f"no line {line!r} within {seconds} s"
             time.sleep(0.05)
 

@@ -251,6 +251,8 @@ def test_only_the_process_itself_is_asked_and_not_what_it_starts(tmp_path: Path)
 def test_every_uri_leads_to_the_scratch_store_and_mlflow_is_not_imported_for_it(tmp_path: Path) -> None:
     other = tmp_path / "other.db"
     request = tmp_path / "request.json"
+    (tmp_path / "earlier").mkdir()
+    scratch_store(tmp_path / "earlier")  # which made the template that is copied
     request.write_text(json.dumps({"tracking_uri": scratch_store(tmp_path).tracking_uri}))
     code = f"""
 import researchlab, sys

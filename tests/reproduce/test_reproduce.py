@@ -419,17 +419,31 @@ def test_a_tracker_in_a_parametrised_test_is_found_again(tmp_path: Path) -> None
     assert "test_it.py::test_it[c[d]]" in verdict.started
 
 
-def test_ctrl_c_ends_the_whole_re_execution_and_removes_its_folder(modes: Project, scratch: Path) -> None:
-    code = (
-        "import signal, sys; from researchlab.reproduce import reproduce; "
-        # A shell starts what is in the background with SIGINT ignored.
-        "signal.signal(signal.SIGINT, signal.default_int_handler); reproduce('modes', tracking_uri=sys.argv[1])"
-    )
+_CALL = (
+    "import signal, sys; from researchlab.reproduce import reproduce; "
+    # A shell starts what is in the background with SIGINT ignored.
+    "signal.signal(signal.SIGINT, signal.default_int_handler); reproduce('modes', tracking_uri=sys.argv[1])"
+)
+
+
+@pytest.mark.parametrize(
+    ("words", "number", "said"),
+    [
+        (["-c", _CALL, "URI"], signal.SIGINT, "KeyboardInterrupt"),
+        (["-c", _CALL, "URI"], signal.SIGTERM, ""),
+        (["-m", "pytest", "--rlab-reproduce", "modes", "--rlab-tracking-uri", "URI"], signal.SIGTERM, "told to stop"),
+    ],
+    ids=["ctrl-c", "sigterm", "sigterm-pytest"],
+)
+def test_a_signal_ends_the_whole_re_execution_and_removes_its_folder(
+    words: list[str], number: int, said: str, modes: Project, scratch: Path
+) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", code, modes.uri],
+        [sys.executable, *(modes.uri if word == "URI" else word for word in words)],
         cwd=modes.top,
         env={**os.environ, "MODE": "hang"},
-        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
     )
     deadline = time.monotonic() + 120
@@ -437,12 +451,12 @@ def test_ctrl_c_ends_the_whole_re_execution_and_removes_its_folder(modes: Projec
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    stderr = process.communicate(timeout=60)[1]
+    process.send_signal(number)
+    output = process.communicate(timeout=60)[0]
     assert process.returncode != 0
-    assert "KeyboardInterrupt" in stderr
+    assert said in output
     assert running(descendants) == []
-    assert list(scratch.iterdir()) == []
+    assert [path.name for path in scratch.iterdir() if path.name.startswith("rlab-")] == []
 
 
 def _descendants(number: int) -> list[int]:

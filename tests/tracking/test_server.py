@@ -21,8 +21,9 @@ from helpers.stores import mlflow_settings, new_store, points_of
 
 from researchlab import ExperimentTracker
 from researchlab.errors import RecordError, ResearchlabWarning, StoreError
+from researchlab.reproduce import VerdictKind, reproduce
 from researchlab.tracking.record import read_record
-from researchlab.tracking.runs import find_run
+from researchlab.tracking.runs import find_run, list_runs
 from researchlab.tracking.store import cache_folder
 from researchlab.tracking.trace import read_trace
 from researchlab.tracking.utils import find_run_by_rlab_id
@@ -133,7 +134,7 @@ def test_a_run_of_a_server_without_a_record_says_so(project: Repo, server: Serve
         run.record()
 
 
-def test_a_run_on_a_server_prints_nothing(server: Server, tmp_path: Path) -> None:
+def test_a_run_on_a_server_prints_nothing_and_comes_back(server: Server, tmp_path: Path) -> None:
     repo = make_repo(tmp_path / "repo", {})
     code = """
         import mlflow
@@ -151,6 +152,11 @@ def test_a_run_on_a_server_prints_nothing(server: Server, tmp_path: Path) -> Non
     assert (script.wait(), script.stdout, script.stderr) == (0, "", "")
     assert find_run("quiet", tracking_uri=server.uri).run.info.status == "FINISHED"
     assert not (repo.top / "mlflow.db").exists()
+    (repo.top / "train.py").write_text("raise SystemExit('edited since')")
+    verdict = reproduce("quiet", tracking_uri=server.uri, repo=repo.top)
+    assert verdict.kind is VerdictKind.REPRODUCED, verdict.report()
+    runs = list_runs(tracking_uri=server.uri)
+    assert [run.run_id for run in runs].count("quiet") == 1, "the re-execution leaves no run on the server"
 
 
 def test_a_server_that_dies_during_a_run_costs_a_warning_and_nothing_else(
@@ -172,6 +178,9 @@ def test_a_server_that_dies_during_a_run_costs_a_warning_and_nothing_else(
                 frozen.__exit__(None, None, None)
             assert time.monotonic() - started < 30
         assert mlflow_settings() == before
+        assert (
+            cache_folder() / "unsent" / str(frozen.mlflow_run_id) / "config.json"
+        ).read_bytes() == b'{\n  "late": 1\n}'
         server.freeze(frozen=False)
         with ExperimentTracker("served", "dead", tracking_uri=server.uri) as dead:
             dead.record_metrics({"a": 0.5}, 1)
@@ -182,7 +191,6 @@ def test_a_server_that_dies_during_a_run_costs_a_warning_and_nothing_else(
                 dead.__exit__(None, None, None)
             assert time.monotonic() - started < 30
     finally:
-        server.freeze(frozen=False) if server._process.poll() is None else None
         server.kill()
     assert mlflow_settings() == before
     folder = Path(str(caught[0].message).rpartition(" kept in ")[2])
@@ -192,7 +200,7 @@ def test_a_server_that_dies_during_a_run_costs_a_warning_and_nothing_else(
     assert b"+print(2)" in (folder / "run.patch").read_bytes()
     trace = read_trace(folder / "rlab")
     assert not trace.truncated
-    assert trace.metrics.points() == 1
+    assert trace.metrics.points == 1
     started = time.monotonic()
     with pytest.raises(StoreError, match="does not answer"):
         ExperimentTracker("served", tracking_uri=server.uri).__enter__()

@@ -183,7 +183,7 @@ def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: p
     assert cache_folder().is_dir()
 
 
-# --- servers -----------------------------------------------------------------------------------------------------------------
+# --- servers --------------------------------------------------------------------------------------
 
 
 def _free_port() -> int:
@@ -215,7 +215,7 @@ def test_a_server_that_is_no_mlflow_is_an_error() -> None:
             self.end_headers()
             self.wfile.write(b"<html>hello</html>")
 
-        do_POST = do_GET
+        do_POST = do_GET  # noqa: N815 (the name that the server looks for)
 
         def log_message(self, *args: object) -> None:
             pass
@@ -254,7 +254,7 @@ def test_what_an_error_says_is_cut_to_one_line_without_credentials() -> None:
     assert first_line(KeyError()) == "KeyError"
 
 
-# --- quiet ---------------------------------------------------------------------------------------------------------------------
+# --- quiet ----------------------------------------------------------------------------------------
 
 
 def test_quiet_gives_everything_back_also_when_threads_overlap() -> None:
@@ -282,7 +282,7 @@ def test_impatience_leaves_what_the_user_set(monkeypatch: pytest.MonkeyPatch) ->
     assert "MLFLOW_HTTP_REQUEST_MAX_RETRIES" not in os.environ
 
 
-# --- processes -------------------------------------------------------------------------------------------------------------------
+# --- processes ------------------------------------------------------------------------------------
 
 _QUIET = """
     import os, sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -70,6 +71,7 @@ def test_a_run_has_tags_patch_record_and_status(project: Repo, own_store: Store)
         (SystemExit(), "FINISHED"),
         (KeyboardInterrupt(), "KILLED"),
         (SystemExit(130), "KILLED"),
+        (asyncio.CancelledError(), "KILLED"),
     ],
     ids=repr,
 )
@@ -78,7 +80,7 @@ def test_the_status_says_how_the_block_ended(
 ) -> None:
     del project
     tracker = tracker_in(own_store)
-    with pytest.raises(type(raised)) as caught, tracker:
+    with pytest.raises(type(raised)) as caught, tracker:  # noqa: PT012 (the block is what is tested)
         mlflow.log_metric("a", 1.0)
         raise raised
     assert caught.value is raised
@@ -104,7 +106,7 @@ def test_an_exception_that_cannot_be_shown_does_not_hide_the_run(project: Repo, 
     assert status_of(tracker, own_store) == "FAILED"
 
 
-# --- MLflow's own settings ---------------------------------------------------------------------------------------------
+# --- MLflow's own settings ------------------------------------------------------------------------
 
 
 STATES = ["unset", "set_experiment", "environment", "set_tracking_uri", "run id in the environment"]
@@ -332,7 +334,7 @@ def test_what_needs_an_active_run_says_so(own_store: Store) -> None:
             call()
 
 
-# --- the program ---------------------------------------------------------------------------------------------------------
+# --- the program ----------------------------------------------------------------------------------
 
 
 def test_random_numbers_are_those_of_the_program_without_a_tracker(project: Repo, own_store: Store) -> None:
@@ -446,7 +448,7 @@ def test_a_trace_that_cannot_be_written_costs_a_warning_and_not_the_run(
     assert run.run.data.metrics == {"a": 2.0}
 
 
-# --- names ---------------------------------------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["a'b", "50%", "", "a b", "../x", "-x", "x.lock", "a..b", "ä", "x" * 300, "a/b"])
@@ -469,7 +471,7 @@ def test_runs_that_choose_one_name_at_the_same_time_get_different_names(project:
     assert run_of(first, own_store).run.info.run_id == first.mlflow_run_id
 
 
-# --- what cannot be recorded ----------------------------------------------------------------------------------------------
+# --- what cannot be recorded ----------------------------------------------------------------------
 
 
 def _warnings_of(tracker: ExperimentTracker) -> list[warnings.WarningMessage]:
@@ -560,7 +562,7 @@ def test_a_file_that_cannot_be_captured_is_named_in_warning_and_record(project: 
     assert ".env" in snapshot.left_out
 
 
-# --- the experiment ---------------------------------------------------------------------------------------------------------
+# --- the experiment -------------------------------------------------------------------------------
 
 
 def _experiment_of(tracker: ExperimentTracker, store: Store) -> str:
@@ -592,7 +594,7 @@ def test_an_experiment_id_without_a_store_makes_no_store_in_the_folder(
     assert sorted(path.name for path in project.top.iterdir()) == [".git", ".gitignore", "train.py"]
 
 
-# --- configurations ----------------------------------------------------------------------------------------------------------
+# --- configurations -------------------------------------------------------------------------------
 
 
 def _artifacts(tracker: ExperimentTracker, store: Store) -> Path:

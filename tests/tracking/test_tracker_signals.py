@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -18,7 +19,6 @@ from researchlab.tracking.trace import read_trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from researchlab.tracking.runs import TrackedRun
 
@@ -44,7 +44,14 @@ _OWN_HANDLER = """
         sys.exit(7)
     signal.signal(signal.SIGTERM, handler)
 """
-_FORK = "import os; child = os.fork()\n        if not child: sys.exit(0)\n        os.waitpid(child, 0); print('forked')"
+_FORK = """
+        import os
+        child = os.fork()
+        if not child:
+            sys.exit(0)
+        os.waitpid(child, 0)
+        print(mlflow.get_run(tracker.mlflow_run_id).info.status)
+"""
 
 _PROGRAMS = {
     "interrupted": {},
@@ -53,7 +60,11 @@ _PROGRAMS = {
     "own-handler": {"before": _OWN_HANDLER.strip()},
     "nested": {"inside": 'ExperimentTracker("signals", "inner").__enter__()'},
     "killed": {"pause": 1.5},
-    "forked": {"inside": _FORK},
+    "never-left": {
+        "before": 'ExperimentTracker("signals", "left-open").__enter__()',
+        "inside": "print('ready', flush=True); sys.exit(0)",
+    },
+    "forked": {"inside": _FORK.strip()},
 }
 _SIGNALS = {
     "interrupted": signal.SIGINT,
@@ -63,6 +74,7 @@ _SIGNALS = {
     "nested": signal.SIGTERM,
     "killed": signal.SIGKILL,
     "forked": signal.SIGTERM,
+    "never-left": 0,
 }
 
 
@@ -85,7 +97,8 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
         for name, script in scripts.items():
             script.wait_until("ready")
             time.sleep(0.3)
-            os.killpg(script.process.pid, _SIGNALS[name])
+            with contextlib.suppress(ProcessLookupError):  # one ends by itself
+                os.killpg(script.process.pid, _SIGNALS[name])
         for script in scripts.values():
             script.wait()
         yield find
@@ -126,11 +139,31 @@ def test_the_programs_own_handler_is_called(ended: Callable[[str], tuple[Script,
     assert script.stdout.count("own handler") == 1
 
 
+def test_a_forked_child_that_leaves_the_block_does_not_end_the_run(
+    ended: Callable[[str], tuple[Script, TrackedRun]],
+) -> None:
+    script, _ = ended("forked")
+    assert "RUNNING" in script.stdout.splitlines()
+
+
 def test_an_inner_run_that_was_never_left_is_killed_too(ended: Callable[[str], tuple[Script, TrackedRun]]) -> None:
     _, outer = ended("nested")
     inner = find_run("inner", tracking_uri=outer.store.tracking_uri)
     assert inner.run.info.status == "KILLED"
     assert inner.run.data.tags["mlflow.parentRunId"] == outer.run.info.run_id
+
+
+def test_a_run_whose_block_is_never_left_ends_with_the_process(
+    ended: Callable[[str], tuple[Script, TrackedRun]],
+) -> None:
+    script, inner = ended("never-left")
+    outer = find_run("left-open", tracking_uri=inner.store.tracking_uri)
+    assert script.process.returncode == 0
+    assert inner.run.info.status == "FINISHED"
+    assert outer.run.info.status == "KILLED"
+    result = outer.record().result
+    assert result is not None
+    assert result.status == "KILLED"
 
 
 def test_after_sigkill_record_patch_and_metrics_are_on_disk(
@@ -146,7 +179,7 @@ def test_after_sigkill_record_patch_and_metrics_are_on_disk(
     assert [step for _, step, *_ in points_of(run)] == list(range(5))
 
 
-# --- the parts, in this process --------------------------------------------------------------------------------------------
+# --- the parts, in this process -------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -204,7 +237,7 @@ def test_signals_wait_until_the_block_is_through() -> None:
     watch = TerminationWatch()
     watch.start()
     try:
-        with pytest.raises(Terminated), deferred_signals():
+        with pytest.raises(Terminated), deferred_signals():  # noqa: PT012 (the block is what is tested)
             signal.raise_signal(signal.SIGTERM)
             steps.append("whole")
     finally:
@@ -216,7 +249,7 @@ def test_signals_wait_until_the_block_is_through() -> None:
 @pytest.mark.usefixtures("_handlers")
 def test_a_second_ctrl_c_does_not_wait() -> None:
     steps: list[str] = []
-    with pytest.raises(KeyboardInterrupt), deferred_signals():
+    with pytest.raises(KeyboardInterrupt), deferred_signals():  # noqa: PT012 (the block is what is tested)
         signal.raise_signal(signal.SIGINT)
         steps.append("first")
         signal.raise_signal(signal.SIGINT)

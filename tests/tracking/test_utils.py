@@ -12,8 +12,8 @@ import pytest
 from helpers.repos import make_repo
 from helpers.stores import new_store
 
-from researchlab.tracking import find_run_by_rlab_id, generate_run_id, get_git_state, log_flattened_params
 from researchlab.errors import AmbiguousRunError, ConfigError, InvalidRunIdError, ResearchlabWarning, StoreError
+from researchlab.tracking import find_run_by_rlab_id, generate_run_id, get_git_state, log_flattened_params
 from researchlab.tracking.record import RUN_ID_TAG
 from researchlab.tracking.utils import check_run_id
 
