@@ -190,7 +190,7 @@ class StoredRunHooks:
             line = f"  {row['rlab.run_id']:<{run_id}}  {took}  {row.get('rlab.outcome', '')}"
             colour = {"green": True} if row["rlab.verdict"] == _REPRODUCED else {"red": True}
             terminalreporter.write(row["rlab.verdict"].ljust(verdict), **colour)
-            terminalreporter.write_line(line.rstrip())
+            terminalreporter.write(f"{line.rstrip()}\n")  # write_line would begin a new one
             if "rlab.kept" in row:
                 terminalreporter.write_line(f"{'':<{verdict}}  kept in {row['rlab.kept']}")
 

@@ -131,7 +131,7 @@ class LiveRun:
                 record = Record(
                     run_id=name if request is not None else _claim_name(client, fluent.run, name, wanted=run_name),
                     experiment=experiment,
-                    researchlab=importlib.metadata.version("researchlab"),
+                    researchlab=_own_version(),
                     started_at=time.time(),
                     host=socket.gethostname(),
                     pid=os.getpid(),
@@ -309,6 +309,13 @@ def _status(error: BaseException | None) -> Status:
             return "KILLED"
         return "FINISHED" if error.code in (None, 0) else "FAILED"
     return "FINISHED" if error is None else "FAILED"
+
+
+def _own_version() -> str:
+    try:
+        return importlib.metadata.version("researchlab")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"  # on the search path, but not installed
 
 
 def _give_up(fluent: FluentRun) -> None:

@@ -133,6 +133,7 @@ def stored(
     for name, value in _quiet(cache_home).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("PYTEST_XDIST_WORKER", raising=False)  # this suite's own workers are none of the started pytest
     monkeypatch.chdir(made_once.top)
     return made_once
 

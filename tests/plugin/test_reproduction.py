@@ -99,3 +99,9 @@ def test_a_time_limit_ends_a_run_and_what_is_kept_is_named(pytester: pytest.Pyte
     [kept] = [line.partition("kept in ")[2] for line in result.outlines if "  kept in " in line]
     assert Path(kept).is_dir()
     assert Path(kept).is_relative_to(pytester.path)
+
+
+def test_where_every_run_passes_each_has_its_line(pytester: pytest.Pytester):
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "--rlab-reproduce", "steady")
+    assert result.ret == pytest.ExitCode.OK
+    result.stdout.fnmatch_lines(["*= researchlab =*", "REPRODUCED  steady  *s  *", "*= 1 passed in *"])

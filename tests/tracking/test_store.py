@@ -298,6 +298,7 @@ _QUIET = """
 """
 
 
+@pytest.mark.slow
 def test_six_first_runs_at_once_are_six_quiet_runs_in_one_store(tmp_path: Path) -> None:
     repo: Repo = make_repo(tmp_path / "repo", {"sub/.keep": ""})
     scripts = [

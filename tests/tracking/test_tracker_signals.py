@@ -118,6 +118,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], 
         ("forked", 143),
     ],
 )
+@pytest.mark.slow
 def test_a_run_that_is_told_to_stop_ends_as_killed_with_everything_stored(
     ended: Callable[[str], tuple[Script, TrackedRun]], name: str, code: int
 ) -> None:
@@ -134,11 +135,13 @@ def test_a_run_that_is_told_to_stop_ends_as_killed_with_everything_stored(
         assert not read_trace(folder).truncated
 
 
+@pytest.mark.slow
 def test_the_programs_own_handler_is_called(ended: Callable[[str], tuple[Script, TrackedRun]]) -> None:
     script, _ = ended("own-handler")
     assert script.stdout.count("own handler") == 1
 
 
+@pytest.mark.slow
 def test_a_forked_child_that_leaves_the_block_does_not_end_the_run(
     ended: Callable[[str], tuple[Script, TrackedRun]],
 ) -> None:
@@ -146,6 +149,7 @@ def test_a_forked_child_that_leaves_the_block_does_not_end_the_run(
     assert "RUNNING" in script.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_an_inner_run_that_was_never_left_is_killed_too(ended: Callable[[str], tuple[Script, TrackedRun]]) -> None:
     _, outer = ended("nested")
     inner = find_run("inner", tracking_uri=outer.store.tracking_uri)
@@ -153,6 +157,7 @@ def test_an_inner_run_that_was_never_left_is_killed_too(ended: Callable[[str], t
     assert inner.run.data.tags["mlflow.parentRunId"] == outer.run.info.run_id
 
 
+@pytest.mark.slow
 def test_a_run_whose_block_is_never_left_ends_with_the_process(
     ended: Callable[[str], tuple[Script, TrackedRun]],
 ) -> None:
@@ -166,6 +171,7 @@ def test_a_run_whose_block_is_never_left_ends_with_the_process(
     assert result.status == "KILLED"
 
 
+@pytest.mark.slow
 def test_after_sigkill_record_patch_and_metrics_are_on_disk(
     ended: Callable[[str], tuple[Script, TrackedRun]],
 ) -> None:
