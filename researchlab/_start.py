@@ -1,4 +1,4 @@
-"""Where did this process start? Noted when researchlab is first imported, because a script may change its directory later."""
+"""Where did this process start? Noted when researchlab is first imported: a script may change its directory later."""
 
 from __future__ import annotations
 

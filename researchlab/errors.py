@@ -1,7 +1,7 @@
 """The one family of errors and warnings that researchlab raises.
 
-Each class also inherits the builtin that a caller would expect, so that ``except ValueError`` keeps working. A message has
-four parts: what is wrong, where, what was found against what was expected, and what to do next.
+Each class also inherits the builtin that a caller would expect, so that ``except ValueError`` keeps working. A message
+has four parts: what is wrong, where, what was found against what was expected, and what to do next.
 """
 
 from __future__ import annotations
