@@ -5,10 +5,15 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # Variables rather than calls, so that a test without jax does not load it. They are set before collection because jax
 # and mlflow read them when they are imported, which a test module may do.
@@ -57,10 +62,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_leaks_between_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+def _no_leaks_between_tests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     # MLflow writes what `set_tracking_uri` and `set_experiment` are told into the environment (mlflow#7098).
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
         monkeypatch.delenv(name, raising=False)
+    folder = Path.cwd()
+    yield
+    assert Path.cwd() == folder or monkeypatch._cwd is not None, "change the directory with monkeypatch.chdir"
+    if "mlflow" in sys.modules:
+        import mlflow
+
+        while mlflow.active_run() is not None:
+            mlflow.end_run()
+        mlflow.set_tracking_uri(None)
 
 
 @pytest.fixture

@@ -402,26 +402,23 @@ def test_a_metric_that_mlflow_refuses_raises_mlflows_error_and_the_run_goes_on(p
     assert [name for name, *_ in points_of(run_of(tracker, own_store))] == ["b"]
 
 
-def test_a_wrapper_that_someone_else_put_over_mlflow_survives(
-    project: Repo, own_store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrapper_that_someone_else_put_over_mlflow_survives(project: Repo, own_store: Store) -> None:
     del project
     seen: list[str] = []
     before = mlflow.MlflowClient.log_metric
-    with tracker_in(own_store):
-        inner = mlflow.MlflowClient.log_metric
+    with pytest.MonkeyPatch.context() as patch:
+        with tracker_in(own_store):
+            inner = mlflow.MlflowClient.log_metric
 
-        def outer(self: Any, run_id: str, key: str, *args: Any, **kw: Any) -> Any:
-            seen.append(key)
-            return inner(self, run_id, key, *args, **kw)
+            def outer(self: Any, run_id: str, key: str, *args: Any, **kw: Any) -> Any:
+                seen.append(key)
+                return inner(self, run_id, key, *args, **kw)
 
-        monkeypatch.setattr(mlflow.MlflowClient, "log_metric", outer)
-    with tracker_in(own_store) as second:
-        mlflow.log_metric("a", 1.0)
-    assert seen == ["a"]
-    assert len(points_of(run_of(second, own_store))) == 1
-    monkeypatch.undo()
-    os.chdir(own_store.database.parent)  # type: ignore[union-attr]
+            patch.setattr(mlflow.MlflowClient, "log_metric", outer)
+        with tracker_in(own_store) as second:
+            mlflow.log_metric("a", 1.0)
+        assert seen == ["a"]
+        assert len(points_of(run_of(second, own_store))) == 1
     with tracker_in(own_store):
         pass
     assert mlflow.MlflowClient.log_metric is before
