@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -41,6 +42,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Isolate this process and every process that a test starts, unless runs of this repository are re-executed."""
     if config.getoption("rlab_reproduce", default=None):
         return
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell starts what is in the background with Ctrl-C ignored, and the tests of Ctrl-C would wait for nothing.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
     home = Path(tempfile.mkdtemp(prefix="rlab-tests-"))
