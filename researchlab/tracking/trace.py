@@ -148,7 +148,9 @@ def _history(reading: _Reading) -> MetricHistory:
         dtype_codes.append(_codes(dtype, dtypes))
         steps.append(step.to_numpy())
         _, offset_buffer, data_buffer = bits.buffers()
-        offsets = np.frombuffer(offset_buffer, np.int32)[bits.offset : bits.offset + len(bits) + 1].astype(np.int64)
+        # Not more than the offsets: pyarrow before 17 accepts a damaged length that is no multiple of theirs.
+        all_offsets = np.frombuffer(offset_buffer, np.int32, count=bits.offset + len(bits) + 1)
+        offsets = all_offsets[bits.offset :].astype(np.int64)
         lengths.append(np.diff(offsets))
         data.append(np.frombuffer(data_buffer, np.uint8)[offsets[0] : offsets[-1]])
     codes, widths = np.concatenate(dtype_codes), np.concatenate(lengths)
