@@ -148,7 +148,7 @@ def _history(reading: _Reading) -> MetricHistory:
         dtype_codes.append(_codes(dtype, dtypes))
         steps.append(step.to_numpy())
         _, offset_buffer, data_buffer = bits.buffers()
-        # Not more than the offsets: pyarrow before 17 accepts a damaged length that is no multiple of theirs.
+        # Not more than the offsets: pyarrow accepts a damaged length that is no multiple of theirs.
         all_offsets = np.frombuffer(offset_buffer, np.int32, count=bits.offset + len(bits) + 1)
         offsets = all_offsets[bits.offset :].astype(np.int64)
         lengths.append(np.diff(offsets))
