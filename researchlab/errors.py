@@ -35,6 +35,18 @@ class ConfigError(ResearchlabError, ValueError):
     """A configuration file or mapping cannot be read, or holds a key that cannot be logged."""
 
 
+class SettingsError(ResearchlabError, ValueError):
+    """The table ``[tool.researchlab]`` of a repository's ``pyproject.toml`` cannot be read."""
+
+
+class InputError(ResearchlabError, FileNotFoundError):
+    """A file that was declared as an input is not there, or cannot be read."""
+
+
+class ExchangeError(ResearchlabError, ValueError):
+    """An exported run cannot be written, or a file that is to be imported is not a whole, honest one."""
+
+
 class StoreError(ResearchlabError, ConnectionError):
     """The MLflow store did not answer, or refused what it was asked."""
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from researchlab.errors import GitError, NotARepositoryError
 from researchlab.tracking import command
+from researchlab.tracking._bundle import write_bundle
 from researchlab.tracking._git import find_repository
 from researchlab.tracking._warning import warn
-from researchlab.tracking.record import SnapshotRecord
+from researchlab.tracking.record import (
+    BUNDLE_FILE,
+    PATCH_FILE,
+    RECORD_FOLDER,
+    FileRecord,
+    NestedRecord,
+    SnapshotRecord,
+)
 from researchlab.tracking.runs import default_root
+from researchlab.tracking.settings import Settings, read_settings
 from researchlab.tracking.store import default_files
 
 if TYPE_CHECKING:
+    from researchlab.tracking._files import RunFiles
     from researchlab.tracking._git import Repository
     from researchlab.tracking.record import CommandRecord
     from researchlab.tracking.snapshot import Snapshot
@@ -31,46 +42,84 @@ class CodeState:
         root: Folder that the default store belongs to.
         repository: The repository, or None where there is none.
         command: How the process was started.
-        snapshot: The working tree for the record, None until it is captured or when it cannot be.
-        patch: The patch of the snapshot.
+        captured: The working tree, None until it is captured or when it cannot be.
+        snapshot: What the record says of it.
+        settings: What the repository says may be captured.
         problems: What could not be recorded, in words.
     """
 
     root: Path
     repository: Repository | None
     command: CommandRecord
+    captured: Snapshot | None = None
     snapshot: SnapshotRecord | None = None
-    patch: bytes = b""
+    settings: Settings = Settings()  # noqa: RUF009 (frozen)
     problems: tuple[str, ...] = ()
 
     def with_snapshot(self, store: Store) -> CodeState:
         """Return this state with the working tree captured, the store's own files apart; warn about what is missing."""
         from researchlab.tracking.snapshot import capture
 
-        problems = list(self.problems)
-        missing: list[str] = []
-        snapshot: Snapshot | None = None
-        if self.repository is not None:
-            top = self.repository.top
-            own = (*default_files(top), *store.files())
-            try:
-                snapshot = capture(top, exclude=own)
-            except (GitError, OSError) as error:
-                problems.append(f"The code was not recorded: {error}")
-            else:
-                missing = [item.path for item in snapshot.left_out if top / item.path not in own]
+        if self.repository is None:
+            for problem in self.problems:
+                warn(problem)
+            return self
+        top = self.repository.top
+        own = (*default_files(top), *store.files())
+        settings = read_settings(top)
+        try:
+            captured = capture(top, exclude=own, settings=settings)
+        except (GitError, OSError) as error:
+            problem = f"The code was not recorded: {error}"
+            warn(problem)
+            return dataclasses.replace(self, problems=(*self.problems, problem))
+        record = to_record(captured)
+        missing = [path for path in _left_out(record) if top / path not in own]
         if missing:
             more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
             shown = ", ".join(missing[:_NAMED]) + more
             warn(f"Not part of the recorded code: {shown}. The record of the run says why.")
-        for problem in problems:
+        return dataclasses.replace(self, captured=captured, snapshot=record, settings=settings)
+
+    def keep(self, files: RunFiles) -> CodeState:
+        """Write what brings the code back among the documents of a run: patches, and commits that no remote has.
+
+        Args:
+            files: The documents of the run.
+
+        Returns:
+            This state, whose record names what was written; a commit that cannot be kept is a problem of it.
+        """
+        captured, snapshot = self.captured, self.snapshot
+        if captured is None or snapshot is None:
+            return self
+        problems = list(self.problems)
+        files.keep_patch(captured.patch)
+        bundle = self._keep_bundle(captured, f"{RECORD_FOLDER}/{BUNDLE_FILE}", files, problems)
+        nested: list[NestedRecord] = []
+        for number, (inner, record) in enumerate(zip(captured.nested, snapshot.nested, strict=True), start=1):
+            folder = f"{RECORD_FOLDER}/nested/{number}"
+            patch = f"{folder}/{PATCH_FILE}" if inner.snapshot.patch else None
+            if patch is not None:
+                files.keep(patch, inner.snapshot.patch)
+            name = self._keep_bundle(inner.snapshot, f"{folder}/{BUNDLE_FILE}", files, problems)
+            nested.append(record.model_copy(update={"patch": patch, "bundle": name}))
+        for problem in problems[len(self.problems) :]:
             warn(problem)
-        return dataclasses.replace(
-            self,
-            snapshot=_to_record(snapshot) if snapshot is not None else None,
-            patch=snapshot.patch if snapshot is not None else b"",
-            problems=tuple(problems),
-        )
+        kept = snapshot.model_copy(update={"bundle": bundle, "nested": tuple(nested)})
+        return dataclasses.replace(self, snapshot=kept, problems=tuple(problems))
+
+    def _keep_bundle(self, captured: Snapshot, name: str, files: RunFiles, problems: list[str]) -> str | None:
+        with tempfile.TemporaryDirectory(prefix="rlab-bundle-") as scratch:
+            place = Path(scratch) / BUNDLE_FILE
+            try:
+                if not write_bundle(captured.repository, place, limit=self.settings.largest_bundle):
+                    return None
+            except GitError as error:
+                problems.append(str(error))
+                return None
+            files.keep(name, place)
+        return name
 
 
 def read_code_state(*, ordinal: int) -> CodeState:
@@ -114,15 +163,35 @@ def read_code_state(*, ordinal: int) -> CodeState:
     )
 
 
-def _to_record(snapshot: Snapshot) -> SnapshotRecord:
-    repository = snapshot.repository
-    return SnapshotRecord(
-        base_commit=snapshot.base_commit,
-        tree=snapshot.tree,
-        object_format=repository.object_format,
-        branch=repository.branch,
-        remotes=dict(repository.remotes),
-        repository=str(repository.top),
-        changed=tuple(change.path for change in snapshot.changed),
-        left_out={item.path: item.reason for item in snapshot.left_out},
+def to_record(snapshot: Snapshot) -> SnapshotRecord:
+    """Return what the record says of a snapshot; its artifacts are named when they are written."""
+    nested = tuple(
+        NestedRecord(path=inner.path, is_submodule=inner.is_submodule, **_facts(inner.snapshot))
+        for inner in snapshot.nested
     )
+    return SnapshotRecord(repository=str(snapshot.repository.top), nested=nested, **_facts(snapshot))
+
+
+def _facts(snapshot: Snapshot) -> dict[str, Any]:
+    repository = snapshot.repository
+    return {
+        "base_commit": snapshot.base_commit,
+        "tree": snapshot.tree,
+        "object_format": repository.object_format,
+        "branch": repository.branch,
+        "remotes": dict(repository.remotes),
+        "changed": tuple(change.path for change in snapshot.changed),
+        "left_out": {item.path: item.reason for item in snapshot.left_out},
+        "large": {
+            item.path: FileRecord(sha256=item.sha256, size=item.size)
+            for item in snapshot.left_out
+            if item.sha256 is not None and item.size is not None
+        },
+        "pointers": snapshot.pointers,
+    }
+
+
+def _left_out(record: SnapshotRecord) -> list[str]:
+    """Return what was left out in the work tree and in the repositories inside it, relative to its root."""
+    inside = (f"{nested.path}/{path}" for nested in record.nested for path in nested.left_out)
+    return [*record.left_out, *inside]

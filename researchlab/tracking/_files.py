@@ -41,8 +41,21 @@ class RunFiles:
 
     def keep_patch(self, patch: bytes) -> None:
         """Write the patch, to be sent later."""
-        path = self.root / PATCH_FILE
-        path.write_bytes(patch)
+        self.keep(PATCH_FILE, patch)
+
+    def keep(self, name: str, data: bytes | Path) -> None:
+        """Write an artifact, to be sent later.
+
+        Args:
+            name: Its name among the artifacts, with ``/`` between folders.
+            data: Its bytes, or a file that has them and is copied.
+        """
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(data, bytes):
+            path.write_bytes(data)
+        else:
+            shutil.copyfile(data, path)
         self._unsent.append(path)
 
     def keep_record(self, text: str) -> None:
@@ -76,7 +89,8 @@ class RunFiles:
         while self._unsent:
             if self.is_remote:
                 path = self._unsent[0]
-                place = RECORD_FOLDER if path.parent == self.folder else None
+                folder = path.parent.relative_to(self.root).as_posix()
+                place = None if folder == "." else folder
                 with quiet_mlflow():
                     self._client.log_artifact(self._run_id, str(path), place)
             del self._unsent[0]

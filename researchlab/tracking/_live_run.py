@@ -128,6 +128,9 @@ class LiveRun:
                     tags=tags,
                 )
                 undo.callback(_give_up, fluent)
+                files = RunFiles(client, fluent.run)
+                undo.callback(files.discard)
+                code = code.keep(files)
                 record = Record(
                     run_id=name if request is not None else _claim_name(client, fluent.run, name, wanted=run_name),
                     experiment=experiment,
@@ -141,10 +144,6 @@ class LiveRun:
                     volatile=volatile,
                     not_recorded=code.problems,
                 )
-                files = RunFiles(client, fluent.run)
-                undo.callback(files.discard)
-                if code.snapshot is not None:
-                    files.keep_patch(code.patch)
                 files.keep_record(record.to_json())
                 files.send()
                 live = cls(

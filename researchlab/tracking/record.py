@@ -14,12 +14,13 @@ import pydantic
 from researchlab.errors import RecordError
 
 #: The version of the document. A reader takes documents of its own version and older ones.
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 
 #: Where the documents of a run stand among its artifacts.
 RECORD_FOLDER = "rlab"
 RECORD_FILE = "record.json"
 PATCH_FILE = "run.patch"
+BUNDLE_FILE = "base.bundle"
 
 RUN_ID_TAG = "rlab.run_id"
 BASE_COMMIT_TAG = "rlab.base_commit"
@@ -34,8 +35,20 @@ class _Document(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(frozen=True, extra="ignore")
 
 
-class SnapshotRecord(_Document):
-    """Which working tree ran.
+class FileRecord(_Document):
+    """Which bytes a file held.
+
+    Attributes:
+        sha256: Hex digest of them.
+        size: How many they were.
+    """
+
+    sha256: str
+    size: int
+
+
+class RepositoryRecord(_Document):
+    """The state of one repository: the one that ran, or one inside its work tree.
 
     Attributes:
         base_commit: Hex id of HEAD, or None in a repository without a commit.
@@ -43,19 +56,69 @@ class SnapshotRecord(_Document):
         object_format: ``sha1`` or ``sha256``.
         branch: Name of the branch, or None when HEAD was detached.
         remotes: Name to URL, without credentials.
-        repository: Root of the work tree on the machine of the run.
         changed: Paths that differ from the base commit.
         left_out: Paths that could not be captured, each with its reason.
+        large: Those of them that were over a budget, with their hash, so that the same file may be put back.
+        pointers: Git LFS files that were captured as their pointers: the object that each names was on disk.
+        bundle: Artifact that holds the commits that no remote has, or None where there is none.
     """
 
     base_commit: str | None
     tree: str
-    object_format: str = "sha1"
+    object_format: Literal["sha1", "sha256"] = "sha1"
     branch: str | None = None
     remotes: dict[str, str] = {}
-    repository: str
     changed: tuple[str, ...] = ()
     left_out: dict[str, str] = {}
+    large: dict[str, FileRecord] = {}
+    pointers: tuple[str, ...] = ()
+    bundle: str | None = None
+
+
+class NestedRecord(RepositoryRecord):
+    """A repository inside the work tree, a submodule or one of its own; its paths are relative to its own root.
+
+    Attributes:
+        path: Its root, relative to the root of the outermost work tree.
+        is_submodule: Whether the repository around it knows it as a submodule.
+        patch: Artifact that holds its patch, or None where nothing differs from its base commit.
+    """
+
+    path: str
+    is_submodule: bool
+    patch: str | None = None
+
+
+class SnapshotRecord(RepositoryRecord):
+    """Which working tree ran.
+
+    Attributes:
+        repository: Root of the work tree on the machine of the run.
+        nested: The repositories inside it, each after the one around it.
+    """
+
+    repository: str
+    nested: tuple[NestedRecord, ...] = ()
+
+
+class InputRecord(_Document):
+    """A file that the run imported or read, and that the snapshot does not hold as it was.
+
+    Attributes:
+        path: Relative to the repository where it lies inside, else absolute.
+        role: ``code`` was imported, ``data`` was opened for reading, ``declared`` was named by the program itself.
+        why: Why the snapshot does not hold it, in a half sentence.
+        sha256: Hex digest of its bytes, or None where they are not known: it was gone, or changed during the run.
+        size: Number of its bytes.
+        stored: Artifact that holds its bytes, or None.
+    """
+
+    path: str
+    role: Literal["code", "data", "declared"]
+    why: str
+    sha256: str | None
+    size: int
+    stored: str | None = None
 
 
 class CommandRecord(_Document):
@@ -134,6 +197,7 @@ class Record(_Document):
         snapshot: The working tree, or None when none could be recorded.
         command: How the process was started.
         environment: What it ran on.
+        inputs: What it imported and read beside the snapshot, known when it has ended.
         result: How it ended, or None while it lives.
         volatile: Globs of metrics that are not judged.
         not_recorded: What could not be recorded, in words.
@@ -150,6 +214,7 @@ class Record(_Document):
     snapshot: SnapshotRecord | None
     command: CommandRecord
     environment: EnvironmentRecord
+    inputs: tuple[InputRecord, ...] = ()
     result: ResultRecord | None = None
     volatile: tuple[str, ...] = ()
     not_recorded: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
@@ -28,11 +28,13 @@ from researchlab.tracking._worktree import (
     WorkTree,
     too_large,
 )
+from researchlab.tracking.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from researchlab.tracking._git import Entry, Listing, Repository
+    from researchlab.tracking.settings import Settings
 
 LARGEST_FILE = 100 << 20
 """Bytes of the largest changed file that a snapshot takes in."""
@@ -82,10 +84,29 @@ class LeftOut:
     Attributes:
         path: Relative to the work tree's root, as in ``Change``.
         reason: A half sentence for the reader, such as ``is a FIFO``.
+        sha256: Hex digest of the file's bytes where it was over a budget, so that the same file may be put back.
+        size: Number of its bytes, there.
     """
 
     path: str
     reason: str
+    sha256: str | None = None
+    size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NestedSnapshot:
+    """The state of a repository inside the work tree.
+
+    Attributes:
+        path: Its root, relative to the root of the outermost work tree.
+        is_submodule: Whether the repository around it knows it as a submodule.
+        snapshot: Its state; ``snapshot.nested`` is empty, because the outermost snapshot lists them all.
+    """
+
+    path: str
+    is_submodule: bool
+    snapshot: Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +123,9 @@ class Snapshot:
         left_out: What may differ and is not in the snapshot; it has those paths as the base commit has them, if at all.
         is_dirty: Whether anything differs from the base commit, untracked and left out files included, ignored files
             and excluded paths not.
+        nested: The repositories inside the work tree, each after the one around it.
+        pointers: Git LFS files that are captured as their pointers.
+        entries: What the snapshot's tree holds: path -> (mode, id), submodules included.
     """
 
     repository: Repository
@@ -111,9 +135,17 @@ class Snapshot:
     changed: tuple[Change, ...]
     left_out: tuple[LeftOut, ...]
     is_dirty: bool
+    nested: tuple[NestedSnapshot, ...] = ()
+    pointers: tuple[str, ...] = ()
+    entries: Mapping[bytes, Entry] = field(default_factory=dict[bytes, "Entry"], repr=False, compare=False)
 
 
-def capture(repo_path: str | os.PathLike[str] = ".", *, exclude: Iterable[str | os.PathLike[str]] = ()) -> Snapshot:
+def capture(
+    repo_path: str | os.PathLike[str] = ".",
+    *,
+    exclude: Iterable[str | os.PathLike[str]] = (),
+    settings: Settings | None = None,
+) -> Snapshot:
     """Capture the working tree of the repository that holds ``repo_path``, without writing a byte into it.
 
     Staged, unstaged and untracked changes alike: what counts is what lies on disk. Ignored files are left out, unless
@@ -123,6 +155,7 @@ def capture(repo_path: str | os.PathLike[str] = ".", *, exclude: Iterable[str | 
         repo_path: A folder anywhere in the work tree.
         exclude: Files and folders (with all below) to leave as they are in the base commit: outputs such as the local
             store. Relative paths are relative to the current folder.
+        settings: Budgets and exceptions; by default those of the repository's ``pyproject.toml``.
 
     Returns:
         The snapshot. Whatever could not be captured is named in ``left_out``.
@@ -133,8 +166,9 @@ def capture(repo_path: str | os.PathLike[str] = ".", *, exclude: Iterable[str | 
         GitError: git is missing, or refuses the repository.
     """
     repository = _git.find_repository(repo_path)
+    settings = settings or read_settings(repository.top)
     survey = _Survey(repository, [os.fspath(path) for path in exclude])
-    survey.leave_out_largest(LARGEST_SNAPSHOT)
+    survey.leave_out_largest(settings.largest_snapshot)
     while survey.changes:
         with tempfile.TemporaryDirectory(prefix="rlab-snapshot-") as scratch:
             try:
