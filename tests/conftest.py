@@ -42,9 +42,12 @@ def pytest_configure(config: pytest.Config) -> None:
     """Isolate this process and every process that a test starts, unless runs of this repository are re-executed."""
     if config.getoption("rlab_reproduce", default=None):
         return
+    # A shell starts what is in the background with Ctrl-C ignored, nohup ignores the hang-up, and the tests' children
+    # would wait for either in vain.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A shell starts what is in the background with Ctrl-C ignored, and the tests of Ctrl-C would wait for nothing.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
     home = Path(tempfile.mkdtemp(prefix="rlab-tests-"))
@@ -66,19 +69,25 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_leaks_between_tests(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    # MLflow writes what `set_tracking_uri` and `set_experiment` are told into the environment (mlflow#7098).
-    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
-        monkeypatch.delenv(name, raising=False)
+def _no_leaks_between_tests() -> Iterator[None]:
+    # Set up before and torn down after `monkeypatch`, so that what that puts back is seen, too.
+    _forget_mlflow_settings()
     folder = Path.cwd()
     yield
-    assert Path.cwd() == folder or monkeypatch._cwd is not None, "change the directory with monkeypatch.chdir"
+    assert Path.cwd() == folder, "change the directory with monkeypatch.chdir"
     if "mlflow" in sys.modules:
         import mlflow
 
         while mlflow.active_run() is not None:
             mlflow.end_run()
         mlflow.set_tracking_uri(None)
+    _forget_mlflow_settings()
+
+
+def _forget_mlflow_settings() -> None:
+    # MLflow writes what `set_tracking_uri` and `set_experiment` are told into the environment (mlflow#7098).
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID"):
+        os.environ.pop(name, None)
 
 
 @pytest.fixture
