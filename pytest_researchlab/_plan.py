@@ -13,11 +13,15 @@ from urllib.parse import urlsplit
 import pytest
 
 from researchlab.errors import ResearchlabError, ResearchlabWarning
+from researchlab.tracking._wording import with_store_option
 from researchlab.tracking.runs import default_root, resolve_references
 from researchlab.tracking.store import resolve_store
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Mapping
+
+#: The option that names the store, for messages.
+STORE_OPTION = "--rlab-tracking-uri"
 
 _SQLITE = "sqlite:///"
 
@@ -56,7 +60,7 @@ class Plan:
         timeout = _timeout(config)
         repo = config.invocation_params.dir
         try:
-            with calm_imports():
+            with calm_imports(), with_store_option(STORE_OPTION):
                 store = resolve_store(_tracking_uri(config), default_root(repo))
                 references: list[str] = config.option.rlab_reproduce
                 run_ids = resolve_references(

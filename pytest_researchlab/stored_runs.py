@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_researchlab._plan import Plan, calm_imports
+from pytest_researchlab._plan import STORE_OPTION, Plan, calm_imports
 from researchlab.errors import ResearchlabError
 from researchlab.tracking.request import REQUEST_VARIABLE
 
@@ -71,8 +71,9 @@ class StoredRun(pytest.Item):
         self.verdict = None
         with calm_imports():
             from researchlab.reproduce import Terminated, reproduce
+            from researchlab.tracking._wording import with_store_option
         try:
-            with calm_imports():
+            with calm_imports(), with_store_option(STORE_OPTION):
                 verdict = reproduce(
                     self.name, tracking_uri=plan.tracking_uri, repo=plan.repo, timeout=plan.timeout, keep=plan.keep
                 )

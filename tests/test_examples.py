@@ -10,7 +10,7 @@ import pytest
 from helpers.reproduction import make_project
 
 from researchlab.reproduce import VerdictKind, reproduce
-from researchlab.tracking.record import RUN_ID_TAG
+from researchlab.tracking._tags import RUN_ID_TAG
 from researchlab.tracking.runs import list_runs
 from researchlab.tracking.store import resolve_store
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -23,7 +22,7 @@ from researchlab.tracking.store import scratch_store
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from researchlab.tracking.record import CommandRecord, Record
+    from researchlab.tracking.record import Record
 
 #: Seconds that a process may go on after the run that is asked for has ended.
 GRACE = 10.0
@@ -83,22 +82,15 @@ def check_executable(record: Record) -> None:
         _installed_script(Path(command.target), record.run_id)
 
 
-def describe(command: CommandRecord) -> str:
-    """Return the command as a person would type it."""
-    words = ["python", *command.flags]
-    if command.kind == "module":
-        words.append("-m")
-    elif command.kind == "code":
-        words.append("-c")
-    elif command.kind == "pytest":
-        words += ["-m", "pytest"]
-    text = shlex.join([*words, *([command.target] if command.target else []), *command.argv])
-    where = "" if command.cwd in {None, "."} else f"  (in {command.cwd}/)"
-    which = f"  (run {command.ordinal + 1} of the process)" if command.ordinal else ""
-    return text + where + which
-
-
-def execute(record: Record, *, restored: Path, scratch: Path, timeout: float | None) -> Execution:
+def execute(
+    record: Record,
+    *,
+    restored: Path,
+    scratch: Path,
+    timeout: float | None,
+    checkout: Path | None = None,
+    read_only: tuple[Path, ...] = (),
+) -> Execution:
     """Run the recorded command in the restored tree and wait for its end.
 
     Args:
@@ -106,6 +98,8 @@ def execute(record: Record, *, restored: Path, scratch: Path, timeout: float | N
         restored: Root of the restored tree.
         scratch: Folder for the store, the request and the output, made when missing.
         timeout: Limit in seconds, or None.
+        checkout: Root of another checkout of the project, which no module may come from either.
+        read_only: Files that the process must not open for writing.
 
     Returns:
         What the process did. It is stopped, with all that it started, when the limit is reached or the caller is
@@ -128,6 +122,9 @@ def execute(record: Record, *, restored: Path, scratch: Path, timeout: float | N
         ordinal=record.command.ordinal,
         original=original,
         restored=restored,
+        checkout=checkout,
+        outside=tuple(Path(item.path) for item in record.inputs if item.path.startswith("/")),
+        read_only=read_only,
         reply=scratch / "reply.json",
     )
     (scratch / "request.json").write_text(request.model_dump_json(), encoding="utf-8")

@@ -6,35 +6,34 @@ import dataclasses
 import os
 import shutil
 import signal
-import socket
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from researchlab.errors import GitError, MissingPatchError, NotReExecutableError, RecordError
 from researchlab.reproduce._environment import environment_differences
-from researchlab.reproduce._execution import check_executable, describe, execute
+from researchlab.reproduce._execution import check_executable, execute
+from researchlab.reproduce._inputs import ChangedInputsError, find_inputs, other_checkout, put_inputs
 from researchlab.reproduce.judge import NOTHING_RECORDED, judge
 from researchlab.reproduce.verdict import Verdict, VerdictKind
-from researchlab.tracking import _git
+from researchlab.tracking._alive import is_alive
+from researchlab.tracking._recorded_code import RecordedCode
 from researchlab.tracking._signals import TerminationWatch
-from researchlab.tracking.record import TREE_TAG, read_record
-from researchlab.tracking.restore import restore
+from researchlab.tracking._tags import TREE_TAG
+from researchlab.tracking._wording import typed_command
+from researchlab.tracking.record import read_record
 from researchlab.tracking.runs import find_run
 from researchlab.tracking.trace import read_trace
 
 if TYPE_CHECKING:
     from researchlab.reproduce._execution import Execution
-    from researchlab.tracking.record import Record, SnapshotRecord
+    from researchlab.reproduce._inputs import FoundInputs, PutInputs
+    from researchlab.tracking.record import Record
     from researchlab.tracking.request import Reply
     from researchlab.tracking.runs import TrackedRun
     from researchlab.tracking.trace import Trace
 
 _NAMED = 5
-
-#: Seconds by which the clock may have been set back since the process of a run began.
-_CLOCK_SLACK = 60.0
 
 
 def reproduce(
@@ -96,7 +95,7 @@ class _Attempt:
     def run(self, scratch: Path, *, confirm: bool) -> Verdict:
         record = self.record
         snapshot = record.snapshot
-        if record.result is None and _is_alive(record):
+        if record.result is None and is_alive(host=record.host, pid=record.pid, started_at=record.started_at):
             return self._verdict(VerdictKind.NOT_COMPARABLE, f"the run is still going on (process {record.pid})")
         try:
             check_executable(record)
@@ -109,39 +108,35 @@ class _Attempt:
                 stored = _whole_trace(record, documents)
                 if not stored.metrics.points and not stored.states:
                     return self._verdict(VerdictKind.NOT_COMPARABLE, NOTHING_RECORDED)
-                first = self._execute(scratch / "1", snapshot)
+                inputs = find_inputs(self.tracked, record, repo=self.repo, scratch=scratch / "inputs")
+                first, put = self._execute(scratch / "1", inputs)
                 verdict = self._judge(first, stored)
                 if verdict.kind is VerdictKind.DIVERGED and confirm:
-                    second = self._execute(scratch / "2", snapshot)
+                    second, _ = self._execute(scratch / "2", inputs)
                     verdict = _confirmed(verdict, first, second)
-                return verdict
+                return dataclasses.replace(
+                    verdict,
+                    code=", ".join(filter(None, (verdict.code, inputs.describe(put)))),
+                    not_compared=(*verdict.not_compared, *inputs.unchecked),
+                )
+        except ChangedInputsError as error:
+            verdict = self._verdict(VerdictKind.NOT_RESTORED, error.reason())
+            return dataclasses.replace(verdict, differences=error.findings)
         except (GitError, MissingPatchError) as error:
             return self._verdict(VerdictKind.NOT_RESTORED, str(error))
 
-    def _execute(self, scratch: Path, snapshot: SnapshotRecord) -> Execution:
-        restored = restore(
-            scratch / "tree",
-            base_commit=snapshot.base_commit,
-            tree=snapshot.tree,
-            patch=self.tracked.patch(),
-            source=self._source(snapshot),
-            object_format="sha256" if snapshot.object_format == "sha256" else "sha1",
-            branch=snapshot.branch,
-            remotes=snapshot.remotes,
+    def _execute(self, scratch: Path, inputs: FoundInputs) -> tuple[Execution, PutInputs]:
+        restored = RecordedCode.of(self.tracked).restore(scratch / "tree", repo=self.repo)
+        put = put_inputs(inputs, restored)
+        execution = execute(
+            self.record,
+            restored=restored,
+            scratch=scratch / "run",
+            timeout=self.timeout,
+            checkout=other_checkout(self.record, self.repo),
+            read_only=put.linked,
         )
-        return execute(self.record, restored=restored, scratch=scratch / "run", timeout=self.timeout)
-
-    def _source(self, snapshot: SnapshotRecord) -> Path:
-        """Return a repository that has the base commit: the one named, else the one that the run was made in."""
-        places = (self.repo, Path(snapshot.repository))
-        for place in places:
-            try:
-                repository = _git.find_repository(place)
-                if snapshot.base_commit is None or _has_commit(repository, snapshot.base_commit):
-                    return place
-            except (GitError, OSError):
-                continue
-        return self.repo
+        return execution, put
 
     def _judge(self, execution: Execution, stored: Trace) -> Verdict:
         reply = execution.reply
@@ -151,7 +146,7 @@ class _Attempt:
             more = len(reply.foreign) - _NAMED
             shown = ", ".join(reply.foreign[:_NAMED]) + (f" and {more} more" if more > 0 else "")
             reason = (
-                f"{shown} came from the original checkout {self._original()}, not from the restored tree. An import "
+                f"{shown} came from {self._checkouts()}, not from the restored tree. An import "
                 "hook of an editable install does that: install the project without -e, or in a mode that puts its "
                 "folder on sys.path (for setuptools: --config-settings editable_mode=compat)"
             )
@@ -178,8 +173,10 @@ class _Attempt:
             return f"the program was ended by {signal.Signals(-code).name} before its run had ended"
         return f"the program ended with exit code {code} before its run had ended"
 
-    def _original(self) -> str:
-        return "" if self.record.snapshot is None else self.record.snapshot.repository
+    def _checkouts(self) -> str:
+        original = "" if self.record.snapshot is None else self.record.snapshot.repository
+        other = other_checkout(self.record, self.repo)
+        return f"the original checkout {original}" + (f" or from {other}" if other is not None else "")
 
     def _verdict(self, kind: VerdictKind, reason: str, execution: Execution | None = None) -> Verdict:
         record = self.record
@@ -189,7 +186,7 @@ class _Attempt:
             run_id=record.run_id,
             reason=reason,
             code=_code(record, self.tracked.run.data.tags.get(TREE_TAG)),
-            started=describe(record.command),
+            started=typed_command(record.command),
             exit_code=None if execution is None else execution.exit_code,
             output=execution.output if execution is not None and kind is VerdictKind.FAILED else "",
             executions=0 if execution is None else 1,
@@ -244,28 +241,3 @@ def _code(record: Record, tag: str | None) -> str:
     patch = f" + patch of {number} file{'s' if number != 1 else ''}" if number else ""
     altered = f" (the tag {TREE_TAG} says {tag[:10]}: the record was altered)" if tag and tag != snapshot.tree else ""
     return f"{base}{patch}, tree {snapshot.tree[:10]}{altered}"
-
-
-def _has_commit(repository: _git.Repository, commit: str) -> bool:
-    return _git.call_git(("cat-file", "-e", f"{commit}^{{commit}}"), git_dir=repository.git_dir).returncode == 0
-
-
-def _is_alive(record: Record) -> bool:
-    """Return whether the process that tracked the run is still there; another one may have got its number."""
-    if record.host != socket.gethostname():
-        return False
-    try:
-        os.kill(record.pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    try:
-        fields = (
-            Path(f"/proc/{record.pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        )
-        now, up = time.time(), time.clock_gettime(time.CLOCK_BOOTTIME)
-    except (OSError, AttributeError):
-        return True  # no Linux
-    started = now - up + int(fields[19]) / os.sysconf("SC_CLK_TCK")
-    return fields[0] != "Z" and started < record.started_at + _CLOCK_SLACK

@@ -29,7 +29,7 @@ MEANING = {
     VerdictKind.REPRODUCED: "the same bits came back",
     VerdictKind.DIVERGED: "other bits came back",
     VerdictKind.NONDETERMINISTIC: "other bits came back, and two re-executions differ from each other too",
-    VerdictKind.NOT_RESTORED: "the code that ran could not be brought back exactly, so that nothing was judged",
+    VerdictKind.NOT_RESTORED: "its code or an input could not be brought back exactly, so that nothing was judged",
     VerdictKind.NOT_RE_EXECUTABLE: "the record does not say how to start the program again",
     VerdictKind.FAILED: "the re-execution did not come to its end",
     VerdictKind.NOT_COMPARABLE: "there is nothing recorded that could be compared",

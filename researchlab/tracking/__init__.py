@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from researchlab._lazy import lazy_names
+from researchlab.tracking import _opened
 
 if TYPE_CHECKING:
     from researchlab.tracking.tracker import ExperimentTracker as ExperimentTracker
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from researchlab.tracking.utils import log_flattened_params as log_flattened_params
 
 __all__ = ["ExperimentTracker", "find_run_by_rlab_id", "generate_run_id", "get_git_state", "log_flattened_params"]
+
+_opened.install()  # here, so that data which a program reads before its run starts is seen
 
 __getattr__, __dir__ = lazy_names(
     __name__,

@@ -6,10 +6,15 @@ import difflib
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from researchlab.errors import GitError
 from researchlab.tracking import _git
-from researchlab.tracking._checkout import BRANCH_FOLDER, switch_back_command, uncommitted
+from researchlab.tracking._checkout import BRANCH_FOLDER
+from researchlab.tracking._uncommitted import switch_back_command, uncommitted
+
+if TYPE_CHECKING:
+    from researchlab.tracking._git import Repository
 
 _REF_FOLDER = "refs/heads/" + BRANCH_FOLDER
 _FIELDS = ("refname", "objectname", "committerdate:iso-strict", "contents:subject", "worktreepath")
@@ -91,13 +96,7 @@ def delete_branch(run_id: str, *, repo: Path, force: bool = False) -> Experiment
         message = f"There is no branch {BRANCH_FOLDER}{run_id} in {repository.top}. {advice}"
         raise GitError(message)
     if branch.checked_out_at is not None:
-        place = Path(branch.checked_out_at)
-        there = _git.find_repository(place)
-        go = switch_back_command(there)
-        if place.resolve() != repository.top.resolve():
-            go = f"git -C {shlex.quote(str(place))}{go.removeprefix('git')}"
-        keep = "commit or stash what is uncommitted there, then " if uncommitted(there) else ""
-        message = f"The branch {branch.branch} is checked out in {place}. Leave it first: {keep}{go}"
+        message = f"The branch {branch.branch} is checked out in {branch.checked_out_at}. {_leave(branch, repository)}"
         raise GitError(message)
     if not force:
         count = _own_commits(branch.branch, repository.top)
@@ -110,6 +109,25 @@ def delete_branch(run_id: str, *, repo: Path, force: bool = False) -> Experiment
             raise GitError(message)
     _git.run_git(("branch", "--quiet", "-D", branch.branch), cwd=repository.top)
     return branch
+
+
+def _leave(branch: ExperimentBranch, repository: Repository) -> str:
+    """Say how a branch that is checked out is left, so that it can be deleted."""
+    place = Path(branch.checked_out_at or "")
+    here = f"git -C {shlex.quote(str(repository.top))}"
+    try:
+        there = _git.find_repository(place)
+    except GitError:
+        return f"That work tree cannot be read. If it is gone: {here} worktree prune"
+    dirty = bool(uncommitted(there))
+    go = switch_back_command(there)
+    if there.git_dir != there.common_dir and go.endswith(">"):
+        keep = "Commit or stash what is uncommitted there, then remove" if dirty else "Remove"
+        return f"{keep} that work tree: {here} worktree remove {shlex.quote(str(place))}"
+    if place.resolve() != repository.top.resolve():
+        go = f"git -C {shlex.quote(str(place))}{go.removeprefix('git')}"
+    keep = "commit or stash what is uncommitted there, then " if dirty else ""
+    return f"Leave it first: {keep}{go}"
 
 
 def _own_commits(branch: str, top: Path) -> int:

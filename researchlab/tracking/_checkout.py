@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import os
 import shlex
-import stat
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from researchlab.errors import GitError, RestoreError
 from researchlab.tracking import _git, restore
+from researchlab.tracking._inner_checkout import InnerCheckout, bring, clear_folder, fetched, place_of
 from researchlab.tracking._interrupts import held_signals
-from researchlab.tracking._worktree import GITLINK, WorkTree
+from researchlab.tracking._parts import enclosing, printable
+from researchlab.tracking._uncommitted import stash_command, switch_back_command, uncommitted
+from researchlab.tracking._way_back import WayBack, dated_now, has_branch, switch
+from researchlab.tracking._worktree import GITLINK
 from researchlab.tracking.record import PATCH_FILE
-from researchlab.tracking.store import default_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
 
     from researchlab.tracking._git import Repository
+    from researchlab.tracking._interrupts import HeldSignals
     from researchlab.tracking._recorded_code import RecordedCode
 
 BRANCH_FOLDER = "experiment/"
@@ -41,7 +43,12 @@ class CheckedOut:
         base_commit: Id of the commit that it stands on.
         changed: Number of paths that differ from the base commit, uncommitted as they were in the run.
         submodules: Submodules that are not at the commit that the run had; they were not touched.
-        way_back: The command that leaves the branch again and keeps everything.
+        way_back: The command that leaves the branch again and keeps everything; of a work tree of its own, the command
+            that removes it again, with all that was changed there.
+        worktree: Root of the new linked work tree, or None where the present one was switched.
+        nested: Repositories inside that are now as in the run.
+        created: Those of them that were not checked out before.
+        fetched: Where base commits were brought from that the repository did not have, or None.
     """
 
     branch: str
@@ -49,18 +56,26 @@ class CheckedOut:
     changed: int
     submodules: tuple[str, ...]
     way_back: str
+    worktree: Path | None = None
+    nested: tuple[str, ...] = ()
+    created: tuple[str, ...] = ()
+    fetched: str | None = None
 
 
-def check_out(code: RecordedCode, *, repo: Path, own: Sequence[Path] = ()) -> CheckedOut:
+def check_out(code: RecordedCode, *, repo: Path, own: Sequence[Path] = (), worktree: Path | None = None) -> CheckedOut:
     """Put the checkout on a new branch ``experiment/RUN``, with the run's changes in the work tree.
 
     HEAD and index stand at the base commit: what was modified or untracked in the run is so again. Ignored files stay.
+    Repositories inside stand at their own commits, detached, with their own changes. A base commit that only the run's
+    bundle or a remote has is brought into the repository.
     On a failure, Ctrl-C and SIGTERM included, the checkout goes back to where it was, and the branch is deleted.
 
     Args:
         code: The code of the run.
         repo: A folder in the work tree.
         own: Files and folders of the MLflow store in use, which are not work of the user. The default store is known.
+        worktree: Leave the present checkout alone, and make a linked work tree here: a folder that is empty or does
+            not exist yet.
 
     Returns:
         What was done.
@@ -72,178 +87,163 @@ def check_out(code: RecordedCode, *, repo: Path, own: Sequence[Path] = ()) -> Ch
         GitError: git failed.
     """
     repository = _git.find_repository(repo)
-    base = _base_commit(code, repository)
     branch = BRANCH_FOLDER + code.run_id
-    if _has_branch(repository, branch):
+    base = _base_commit(code, repository, in_place=worktree is None)
+    if has_branch(repository, branch):
         message = (
             f"The branch {branch} exists already. Continue there with `git switch {branch}`, "
             f"or delete it and restore again: rlab delete {code.run_id}"
         )
         raise RestoreError(message)
-    _refuse_uncommitted(repository, code.run_id, own)
+    if worktree is None:
+        _refuse_uncommitted(repository, code.run_id, own)
+        top = repository.top
+    else:
+        top = _free_folder(worktree)
+    brought: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="rlab-restore-") as scratch:
-        git_dir = code.build(repository, Path(scratch))
-        base_files = _git.list_tree(base, git_dir=git_dir)
-        files = base_files.keys() | _git.list_tree(code.snapshot.tree, git_dir=git_dir).keys()
-        way_back = _WayBack(repository, branch, files, own=own)
-    with held_signals() as held:
-        try:
-            _switch(repository, base, "--no-overwrite-ignore", "--no-track", "-c", branch, base)
-            held.obey()
-            restore.write_into_worktree(repository.top, base_commit=base, tree=code.snapshot.tree, patch=code.patch)
-            held.obey()
-        except BaseException as error:
-            way_back.go(because=error)
-            raise
-    linked = {path: oid for path, (mode, oid) in base_files.items() if mode == GITLINK}
+        stores = code.build_all(repository.top, Path(scratch), brought=brought, history=True)
+        task = _Task(code, repository, branch, base, top, stores, own)
+        if worktree is None:
+            task.run_in_place()
+        else:
+            task.run_in_worktree()
+    nested = tuple(part.path for part in code.parts[1:])
+    created = tuple(inner.part.path for inner in task.inner if inner.before is None)
     return CheckedOut(
         branch=branch,
         base_commit=base,
-        changed=len(code.snapshot.changed),
-        submodules=tuple(sorted(_text(path) for path, oid in linked.items() if not _is_at(repository, path, oid))),
-        way_back=_leave_command(_git.find_repository(repository.top), own),
+        changed=sum(len(record.changed) for record in (code.snapshot, *code.snapshot.nested)),
+        submodules=task.other_submodules(),
+        way_back=task.leave_command() if worktree is None else _remove_command(repository, top, code.run_id),
+        worktree=None if worktree is None else top,
+        nested=nested,
+        created=created,
+        fetched=fetched(brought),
     )
 
 
-def uncommitted(repository: Repository, own: Sequence[Path] = ()) -> tuple[str, ...]:
-    """Return the paths whose content, staged or on disk, is in no commit that HEAD knows, untracked files included.
+class _Task:
+    """One restoration, from the proof of its trees to its end, or back."""
 
-    Neither the stat cache nor assume-unchanged, skip-worktree or an fsmonitor is trusted; the user's line ending
-    conversion and filters are, since what they make of a committed file can be made again.
-
-    Args:
-        repository: The repository.
-        own: Files and folders that do not count, besides the default store.
-
-    Returns:
-        Paths relative to the root of the work tree, sorted.
-    """
-    top = repository.top
-    tracked = _git.list_tree(repository.head, git_dir=repository.git_dir) if repository.head is not None else {}
-    listing = _git.list_files(top)
-    disk = WorkTree(top, repository.object_format)
-    head = repository.head or _git.empty_tree(repository.object_format)
-    staged = _git.run_git(("diff-index", "--cached", "--name-only", "-z", "--no-renames", head), cwd=top)
-    absent = {path for path in listing.skipped if disk.status(path) is None}
-    found = {path for path in listing.files - tracked.keys() if disk.status(path) is not None}
-    found.update(staged.split(b"\0")[:-1])
-    changed = set(disk.differences(tracked)) - absent
-    if changed:
-        found |= changed & _modified(repository)
-    store = _store_paths(repository, own)
-    return tuple(sorted(_text(path) for path in found if not any(_is_at_or_below(path, ours) for ours in store)))
-
-
-def _leave_command(repository: Repository, own: Sequence[Path] = ()) -> str:
-    """Return the command that leaves this branch for the former place and keeps uncommitted work in a stash."""
-    go = switch_back_command(repository)
-    return f"{stash_command(repository, own)} && {go}" if uncommitted(repository, own) else go
-
-
-def switch_back_command(repository: Repository) -> str:
-    """Return the command that leaves this branch for the former place."""
-    question = ("rev-parse", "--verify", "--quiet")
-    branch = _git.call_git((*question, "--symbolic-full-name", "@{-1}"), cwd=repository.top).stdout
-    if branch.startswith(b"refs/heads/"):
-        return "git switch -"
-    commit = _git.call_git((*question, "@{-1}"), cwd=repository.top).stdout.decode().strip()
-    return f"git switch --detach {commit}" if commit else "git switch <another branch>"
-
-
-def stash_command(repository: Repository, own: Sequence[Path] = ()) -> str:
-    """Return the command that stashes all uncommitted work, untracked files too, but never the MLflow store."""
-    files = _git.list_files(repository.top).files
-    words = ["git", "stash", "push", "--include-untracked"]
-    spared = [ours for ours in _store_paths(repository, own) if any(_is_at_or_below(path, ours) for path in files)]
-    if spared:
-        words += ["--", ":/", *(f":(top,exclude,literal){_text(ours)}" for ours in spared)]
-    return shlex.join(words)
-
-
-class _WayBack:
-    """Where the checkout was, and what has to be removed to be there again.
-
-    Made before anything changes: a path of the run's code that is not of the present commit and not on disk is one that
-    only the restoration can bring.
-    """
-
-    def __init__(self, repository: Repository, branch: str, paths: Iterable[bytes], *, own: Sequence[Path]) -> None:
-        assert repository.head is not None
+    def __init__(
+        self,
+        code: RecordedCode,
+        repository: Repository,
+        branch: str,
+        base: str,
+        top: Path,
+        stores: Mapping[str, Path],
+        own: Sequence[Path],
+    ) -> None:
+        self._code = code
         self._repository = repository
         self._branch = branch
+        self._base = base
+        self._top = top
+        self._store = stores[""]
         self._own = own
-        self._former = ("--no-guess", repository.branch) if repository.branch else ("--detach", repository.head)
-        disk = WorkTree(repository.top, repository.object_format)
-        tracked = _git.list_tree(repository.head, git_dir=repository.git_dir).keys()
-        self._files = sorted(path for path in set(paths) - tracked if disk.status(path) is None)
-        parents = {parent for path in self._files for parent in _parents(path)}
-        self._folders = sorted((path for path in parents if disk.status(path) is None), reverse=True)
+        self._base_files = _git.list_tree(base, git_dir=self._store)
+        self.inner = [InnerCheckout(part, top, stores[part.path]) for part in code.parts[1:]]
 
-    def go(self, *, because: BaseException) -> None:
-        """Put everything back.
+    def run_in_place(self) -> None:
+        repository, base = self._repository, self._base
+        for inner in self.inner:
+            inner.check()
+        files = self._base_files.keys() | _git.list_tree(self._code.snapshot.tree, git_dir=self._store).keys()
+        way_back = WayBack(repository, self._branch, files, own=self._own)
+        with held_signals() as held:
+            try:
+                bring(base, repository, store=self._store)
+                switch(repository, base, "--no-overwrite-ignore", "--no-track", "-c", self._branch, base)
+                held.obey()
+                self._write(held)
+            except BaseException as error:
+                try:
+                    self._go_back(error)
+                finally:
+                    way_back.go(because=error)
+                raise
 
-        Raises:
-            RestoreError: That failed, too; it says what to type.
-        """
-        if self._is_there():
-            return
-        repository = self._repository
-        trouble: object = "the work tree is not what it was."
-        try:
-            self._remove_files()
-            _switch(repository, repository.head or "", "--discard-changes", *self._former)
-            if _has_branch(repository, self._branch):
-                _git.run_git(("branch", "--quiet", "-D", self._branch), cwd=repository.top)
-            for folder in self._folders:
-                _remove_empty_folder(repository.top / os.fsdecode(folder))
-            if self._is_there():
-                return
-        except (GitError, OSError) as error:
-            trouble = error
-        back = shlex.join(["git", "switch", "--discard-changes", *self._former])
-        message = (
-            f"{because or type(because).__name__}\nGoing back to where {repository.top} was failed as well: {trouble}\n"
-            "Nothing of yours is lost: it was all committed. "
-            f"Look at `git status`, then: {back} && git branch -D {self._branch}"
+    def run_in_worktree(self) -> None:
+        repository, top = self._repository, self._top
+        missing = [path for path in (top, *top.parents) if not path.exists()]
+        with held_signals() as held:
+            try:
+                bring(self._base, repository, store=self._store)
+                args = ("worktree", "add", "--quiet", "--no-track", "-b", self._branch, str(top), self._base)
+                _git.run_git(args, cwd=repository.top, env=dated_now())
+                held.obey()
+                self._write(held)
+            except BaseException:
+                self._remove_worktree(missing)
+                raise
+
+    def other_submodules(self) -> tuple[str, ...]:
+        """Return the submodules that are not at the commit that the run had."""
+        known = {os.fsencode(place_of(part)) for part in self._code.parts[1:]}
+        linked = {path: oid for path, (mode, oid) in self._base_files.items() if mode == GITLINK and path not in known}
+        return tuple(sorted(os.fsdecode(path) for path, oid in linked.items() if not _is_at(self._top, path, oid)))
+
+    def leave_command(self) -> str:
+        """Return the command that leaves this branch for the former place and keeps uncommitted work in a stash."""
+        repository = _git.find_repository(self._repository.top)
+        spare = [inner.part.path for inner in self.inner if not inner.part.is_submodule]
+        go = switch_back_command(repository)
+        if uncommitted(repository, self._own):
+            go = f"{stash_command(repository, self._own, spare=spare)} && {go}"
+        inside = [command for inner in reversed(self.inner) if (command := inner.leave_command()) is not None]
+        return " && ".join([*inside, go])
+
+    def _write(self, held: HeldSignals) -> None:
+        snapshot = self._code.snapshot
+        restore.write_into_worktree(
+            self._top, base_commit=self._base, tree=snapshot.tree, patch=self._code.patch, store=self._store
         )
-        raise RestoreError(message) from because
+        held.obey()
+        parts = self._code.parts
+        for number, inner in enumerate(self.inner, start=1):
+            around = enclosing(inner.part, parts[:number])
+            inner.go(around=_git.find_repository(self._top / place_of(around) if around.path else self._top))
+            held.obey()
 
-    def _is_there(self) -> bool:
-        now = _git.find_repository(self._repository.top)
-        return (
-            (now.head, now.branch) == (self._repository.head, self._repository.branch)
-            and not _has_branch(now, self._branch)
-            and not self._present()
-            and not uncommitted(now, self._own)
-        )
+    def _go_back(self, error: BaseException) -> None:
+        for inner in reversed(self.inner):
+            inner.go_back(because=error)
 
-    def _present(self) -> list[Path]:
-        """Return the files that the restoration brought and that are still there."""
-        disk = WorkTree(self._repository.top, self._repository.object_format)
-        status = {path: disk.status(path) for path in self._files}
-        return [
-            Path(os.fsdecode(disk.place(path)))
-            for path, found in status.items()
-            if found is not None and not stat.S_ISDIR(found.st_mode)
-        ]
-
-    def _remove_files(self) -> None:
-        for place in self._present():
-            place.unlink()
+    def _remove_worktree(self, missing: Sequence[Path]) -> None:
+        """Take a linked work tree back, as far as it came to be."""
+        repository, top = self._repository, self._top
+        for inner in reversed(self.inner):
+            inner.go_back(because=RestoreError())
+        _git.call_git(("worktree", "remove", "--force", "--force", str(top)), cwd=repository.top)
+        if top.exists():
+            clear_folder(top)
+            _git.call_git(("worktree", "prune"), cwd=repository.top)
+        if has_branch(repository, self._branch):
+            _git.run_git(("branch", "--quiet", "-D", self._branch), cwd=repository.top)
+        if not missing:
+            top.mkdir(exist_ok=True)  # git removed the empty folder that was there
+        for path in missing:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
 
 
-def _base_commit(code: RecordedCode, repository: Repository) -> str:
+def _base_commit(code: RecordedCode, repository: Repository, *, in_place: bool) -> str:
     base = code.snapshot.base_commit
     if base is None:
         message = (
-            f"The run '{code.run_id}' was tracked before its repository had a commit: there is none that a branch "
-            "could start from. Its code is the patch alone; in an empty folder:\n"
+            f"The run '{code.run_id}' was tracked before its repository had a commit: there is none that a branch or a "
+            "work tree could start from. Its code is the patch alone; in an empty folder:\n"
             f"  mlflow artifacts download --run-id {code.mlflow_run_id} --artifact-path {PATCH_FILE} --dst-path . "
             f"&& git init && git apply {PATCH_FILE}"
         )
         raise RestoreError(message)
-    if repository.head is None:
-        message = f"{repository.top} has no commit yet, so that there would be no way back. Commit first."
+    if repository.head is None and in_place:
+        message = (
+            f"{repository.top} has no commit yet, so that there would be no way back. Commit first, or name another "
+            "folder for the code with --worktree."
+        )
         raise RestoreError(message)
     return base
 
@@ -252,74 +252,34 @@ def _refuse_uncommitted(repository: Repository, run_id: str, own: Sequence[Path]
     paths = uncommitted(repository, own)
     if not paths:
         return
-    shown = "".join(f"\n  {_printable(path)}" for path in paths[:_NAMED])
+    shown = "".join(f"\n  {printable(path)}" for path in paths[:_NAMED])
     more = f"\n  and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
     message = (
         f"{repository.top} has uncommitted work, which must not be mixed with the code of '{run_id}':{shown}{more}\n"
-        f"Commit it, or put it aside and try again: {stash_command(repository, own)}"
+        f"Commit it, or put it aside and try again: {stash_command(repository, own)}\n"
+        f"Or leave it as it is, and have the code in a folder of its own: rlab restore {run_id} --worktree <folder>"
     )
     raise RestoreError(message)
 
 
-def _modified(repository: Repository) -> frozenset[bytes]:
-    """Return the tracked files that differ from HEAD as git sees it, read anew into an index of our own."""
-    with tempfile.TemporaryDirectory(prefix="rlab-index-") as scratch:
-        env = {"GIT_INDEX_FILE": str(Path(scratch) / "index")}
-        _git.run_git(("read-tree", repository.head or "--empty"), cwd=repository.top, env=env)
-        _git.call_git(("update-index", "-q", "--refresh"), cwd=repository.top, env=env)
-        names = _git.run_git(("diff-files", "--name-only", "-z"), cwd=repository.top, env=env)
-    return frozenset(names.split(b"\0")[:-1])
-
-
-def _switch(repository: Repository, commit: str, *args: str) -> None:
-    # The fixed date of our git calls would let `git gc` prune the reflog entries that `git switch -` needs.
-    env = {"GIT_COMMITTER_DATE": f"@{int(time.time())} {time.strftime('%z')}"}
-    result = _git.call_git(("switch", "--quiet", *args), cwd=repository.top, env=env)
-    if result.returncode != 0:
-        said = result.stderr.decode(errors="backslashreplace").strip()
-        message = f"The commit {commit[:12]} cannot be checked out in {repository.top}. git says:\n{said}"
+def _free_folder(worktree: Path) -> Path:
+    top = worktree.resolve()
+    if os.path.lexists(worktree) and (not top.is_dir() or any(top.iterdir())):
+        message = f"A work tree is made in an empty folder, and {top} is not one. Name another folder."
         raise RestoreError(message)
+    return top
 
 
-def _has_branch(repository: Repository, branch: str) -> bool:
-    args = ("show-ref", "--verify", "--quiet", f"refs/heads/{branch}")
-    return _git.call_git(args, cwd=repository.top).returncode == 0
+def _remove_command(repository: Repository, top: Path, run_id: str) -> str:
+    remove = shlex.join(["git", "-C", str(repository.top), "worktree", "remove", "--force", str(top)])
+    return f"{remove} && {shlex.join(['rlab', 'delete', run_id, '--repo', str(repository.top)])}"
 
 
-def _is_at(repository: Repository, path: bytes, commit: str) -> bool:
-    place = repository.top / os.fsdecode(path)
+def _is_at(top: Path, path: bytes, commit: str) -> bool:
+    place = top / os.fsdecode(path)
     if not (place / ".git").exists():
         return False
     try:
         return _git.find_repository(place).head == commit
     except GitError:
         return False
-
-
-def _remove_empty_folder(place: Path) -> None:
-    if place.is_dir() and not any(place.iterdir()):
-        place.rmdir()
-
-
-def _parents(path: bytes) -> list[bytes]:
-    parts = path.split(b"/")
-    return [b"/".join(parts[:count]) for count in range(1, len(parts))]
-
-
-def _store_paths(repository: Repository, own: Sequence[Path]) -> list[bytes]:
-    """Return where in the work tree an MLflow store is or may be."""
-    root = repository.top.resolve()
-    places = sorted({path.parent.resolve() / path.name for path in (*default_files(repository.top), *own)})
-    return [os.fsencode(place.relative_to(root)) for place in places if place.is_relative_to(root)]
-
-
-def _is_at_or_below(path: bytes, folder: bytes) -> bool:
-    return path == folder or path.startswith(folder + b"/")
-
-
-def _printable(path: str) -> str:
-    return path.encode(errors="backslashreplace").decode()
-
-
-def _text(path: bytes) -> str:
-    return path.decode("utf-8", "surrogateescape")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from researchlab.errors import GitError, NotARepositoryError
 from researchlab.tracking import command
 from researchlab.tracking._bundle import write_bundle
 from researchlab.tracking._git import find_repository
+from researchlab.tracking._inputs import Inputs
 from researchlab.tracking._warning import warn
 from researchlab.tracking.record import (
     BUNDLE_FILE,
@@ -25,6 +27,8 @@ from researchlab.tracking.settings import Settings, read_settings
 from researchlab.tracking.store import default_files
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from researchlab.tracking._files import RunFiles
     from researchlab.tracking._git import Repository
     from researchlab.tracking.record import CommandRecord
@@ -45,6 +49,7 @@ class CodeState:
         captured: The working tree, None until it is captured or when it cannot be.
         snapshot: What the record says of it.
         settings: What the repository says may be captured.
+        inputs: What the program imported and read beside the snapshot, None in a re-execution.
         problems: What could not be recorded, in words.
     """
 
@@ -54,32 +59,43 @@ class CodeState:
     captured: Snapshot | None = None
     snapshot: SnapshotRecord | None = None
     settings: Settings = Settings()  # noqa: RUF009 (frozen)
+    inputs: Inputs | None = None
     problems: tuple[str, ...] = ()
 
-    def with_snapshot(self, store: Store) -> CodeState:
-        """Return this state with the working tree captured, the store's own files apart; warn about what is missing."""
+    def with_snapshot(self, store: Store, *, audited: bool = True) -> CodeState:
+        """Return this state with the working tree captured, the store's own files apart; warn about what is missing.
+
+        Args:
+            store: The store that the run goes to.
+            audited: Whether what the program imports and reads is compared with the snapshot.
+        """
         from researchlab.tracking.snapshot import capture
 
         if self.repository is None:
             for problem in self.problems:
                 warn(problem)
-            return self
+            return _with_inputs(self, None, store.files()) if audited else self
         top = self.repository.top
         own = (*default_files(top), *store.files())
         settings = read_settings(top)
+        began = time.time_ns()
         try:
             captured = capture(top, exclude=own, settings=settings)
         except (GitError, OSError) as error:
             problem = f"The code was not recorded: {error}"
             warn(problem)
-            return dataclasses.replace(self, problems=(*self.problems, problem))
+            state = dataclasses.replace(self, problems=(*self.problems, problem))
+            return _with_inputs(state, None, own) if audited else state
         record = to_record(captured)
+        state = dataclasses.replace(self, captured=captured, snapshot=record, settings=settings)
+        if audited:
+            state = _with_inputs(state, captured, own, began=began)
         missing = [path for path in _left_out(record) if top / path not in own]
         if missing:
             more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
             shown = ", ".join(missing[:_NAMED]) + more
             warn(f"Not part of the recorded code: {shown}. The record of the run says why.")
-        return dataclasses.replace(self, captured=captured, snapshot=record, settings=settings)
+        return state
 
     def keep(self, files: RunFiles) -> CodeState:
         """Write what brings the code back among the documents of a run: patches, and commits that no remote has.
@@ -161,6 +177,17 @@ def read_code_state(*, ordinal: int) -> CodeState:
         command=command.describe_command(top, ordinal=ordinal),
         problems=(problem,) if repository is None and problem else (),
     )
+
+
+def _with_inputs(state: CodeState, captured: Snapshot | None, own: Sequence[Path], *, began: int = 0) -> CodeState:
+    inputs = Inputs(
+        captured,
+        settings=state.settings,
+        own=own,
+        began=began,
+        is_program_outside=captured is not None and command.is_test_outside(captured.repository.top, state.command),
+    )
+    return dataclasses.replace(state, inputs=inputs)
 
 
 def to_record(snapshot: Snapshot) -> SnapshotRecord:

@@ -14,7 +14,7 @@ from researchlab.errors import GitError
 from researchlab.tracking import _git
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping, Sequence
 
     from researchlab.tracking._recorded_code import RecordedCode
 
@@ -36,14 +36,17 @@ _REPOSITORY_VARIABLES = frozenset(
 )
 
 
-def show_difference(one: RecordedCode, other: RecordedCode, *, repo: Path, to: BinaryIO | None) -> bool:
-    """Show what changes from the code of one run to that of another.
+def show_difference(
+    one: RecordedCode, other: RecordedCode, *, repo: Path, to: BinaryIO | None, paths: Sequence[str] = ()
+) -> bool:
+    """Show what changes from the code of one run to that of another; nested repositories stand under their paths.
 
     Args:
         one: The first code.
         other: The second code.
         repo: A folder in the work tree of the repository that has both base commits. It is only read.
         to: Where the plain text goes; None lets git write to the terminal with the user's colours and pager.
+        paths: Show only these: git's pathspecs, relative to ``repo``.
 
     Returns:
         Whether they differ.
@@ -57,21 +60,25 @@ def show_difference(one: RecordedCode, other: RecordedCode, *, repo: Path, to: B
     with tempfile.TemporaryDirectory(prefix="rlab-diff-") as scratch:
         git_dir = one.build(repository, Path(scratch))
         other.build(repository, Path(scratch))
-        trees = (one.snapshot.tree, other.snapshot.tree)
+        trees = (one.whole_tree(git_dir), other.whole_tree(git_dir))
         if trees[0] == trees[1]:
             return False
+        # Two trees are compared; the work tree only says what the pathspecs are relative to, and its attributes.
+        place = {"GIT_DIR": str(git_dir), "GIT_WORK_TREE": str(repository.top)}
+        words = ("diff", *trees, "--", *paths)
         if to is None:
-            _show_on_terminal(git_dir, trees)
+            _show_on_terminal(words, folder=repo, place=place)
         else:
-            to.write(_git.run_git(("diff", "--no-ext-diff", "--no-textconv", *trees), git_dir=git_dir, isolated=True))
+            plain = (words[0], "--no-ext-diff", "--no-textconv", *words[1:])
+            to.write(_git.run_git(plain, cwd=repo, env=place, isolated=True))
             to.flush()
     return True
 
 
-def _show_on_terminal(git_dir: Path, trees: tuple[str, str]) -> None:
+def _show_on_terminal(words: Sequence[str], *, folder: Path, place: Mapping[str, str]) -> None:
     environ = {name: value for name, value in os.environ.items() if name not in _REPOSITORY_VARIABLES}
-    command = ["git", f"--git-dir={git_dir}", "diff", *trees]
-    with subprocess.Popen(command, cwd=git_dir, env=environ) as process, _interrupts_left_to_the_pager():
+    command = ["git", *words]
+    with subprocess.Popen(command, cwd=folder, env=environ | dict(place)) as process, _interrupts_left_to_the_pager():
         code = process.wait()
     # Who leaves the pager before the end closes the pipe.
     if code not in {0, -signal.SIGPIPE, 128 + signal.SIGPIPE}:

@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from researchlab.errors import RecordError, StoreError
-from researchlab.tracking import _interception, _params, command
+from researchlab.tracking import _interception, _opened, _params, command
 from researchlab.tracking._files import RunFiles
 from researchlab.tracking._fluent import FluentRun
+from researchlab.tracking._inputs import HASHED_AT_MOST, HASHED_WHEN_KILLED, declared_files
 from researchlab.tracking._signals import Terminated, deferred_signals
+from researchlab.tracking._tags import RUN_ID_TAG, start_tags
 from researchlab.tracking._warning import warn
 from researchlab.tracking.environment import describe_environment, with_jax_facts
-from researchlab.tracking.record import BASE_COMMIT_TAG, RUN_ID_TAG, TREE_TAG, Record, ResultRecord
+from researchlab.tracking.record import Record, ResultRecord
 from researchlab.tracking.request import Reply
 from researchlab.tracking.runs import names_that_start_with
 from researchlab.tracking.store import first_line, impatient, quiet_mlflow
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
     from researchlab.tracking._code import CodeState
+    from researchlab.tracking._inputs import Inputs
     from researchlab.tracking._signals import TerminationWatch
     from researchlab.tracking.request import Request
     from researchlab.tracking.store import Store
@@ -64,6 +67,7 @@ class LiveRun:
         client: MlflowClient,
         files: RunFiles,
         record: Record,
+        inputs: Inputs | None,
         request: Request | None,
         watch: TerminationWatch,
     ) -> None:
@@ -75,10 +79,12 @@ class LiveRun:
         self._store = store
         self._client = client
         self._files = files
+        self._inputs = inputs
         self._request = request
         self._watch = watch
         self._process = os.getpid()
         self._lost: list[str] = []
+        self._warnings: list[str] = []
 
     @classmethod
     def start(
@@ -114,11 +120,7 @@ class LiveRun:
         name = run_name
         if request is None:
             name = _unused_names(run_name, names_that_start_with(client, run_name), 1)[0]
-        tags = {RUN_ID_TAG: name}
-        if code.snapshot is not None:
-            tags[TREE_TAG] = code.snapshot.tree
-            if code.snapshot.base_commit is not None:
-                tags[BASE_COMMIT_TAG] = code.snapshot.base_commit
+        tags = start_tags(name, code.command, code.snapshot, process=(socket.gethostname(), os.getpid()))
         with impatient(), contextlib.ExitStack() as undo:
             try:
                 fluent = FluentRun.start(
@@ -141,6 +143,7 @@ class LiveRun:
                     snapshot=code.snapshot,
                     command=code.command,
                     environment=describe_environment(),
+                    inputs=() if code.inputs is None else code.inputs.collect_ignored_code(files.keep),
                     volatile=volatile,
                     not_recorded=code.problems,
                 )
@@ -152,6 +155,7 @@ class LiveRun:
                     client=client,
                     files=files,
                     record=record,
+                    inputs=code.inputs,
                     request=request,
                     watch=watch,
                 )
@@ -212,6 +216,20 @@ class LiveRun:
             self.record = self.record.model_copy(update={"not_recorded": (*self.record.not_recorded, problem)})
             warn(problem)
 
+    def log_input(self, path: str | os.PathLike[str]) -> None:
+        """Declare a file or a folder as input; a re-execution, whose inputs were checked, only looks for it.
+
+        Args:
+            path: The file or folder.
+
+        Raises:
+            InputError: It is not there, or cannot be read.
+        """
+        if self._inputs is None:
+            declared_files(_opened.absolute(os.fspath(path)))
+        else:
+            self._inputs.declare(path)
+
     def end_at_exit(self) -> None:
         """End a run whose block was never left: the process ends inside it, or on another thread."""
         self.end(None, left=False)
@@ -237,6 +255,8 @@ class LiveRun:
                     self._fluent.leave()
         finally:
             self._watch.stop()
+        for message in self._warnings:
+            warn(message)
         if failures:
             warn(
                 f"The run '{self.record.run_id}' ended as {status}, but not everything could be stored in "
@@ -254,6 +274,7 @@ class LiveRun:
 
         attempt(self.trace.close)
         attempt(lambda: self._complete_record(status, error))
+        attempt(lambda: self._add_inputs(status))
         with impatient():
             answers = not self._files.is_remote or attempt(lambda: self._client.get_run(self.mlflow_run_id))
             if answers:
@@ -290,10 +311,29 @@ class LiveRun:
         self._files.keep_record(self.record.to_json())
         self._files.keep_trace()
 
+    def _add_inputs(self, status: Status) -> None:
+        """Complete the record with what was imported and read; it is whole without that, should this take too long."""
+        if self._inputs is None:
+            return
+        limit = HASHED_WHEN_KILLED if status == "KILLED" else HASHED_AT_MOST
+        problems: tuple[str, ...]
+        try:
+            found = self._inputs.collect(self._files.keep, limit=limit)
+        except Exception as error:  # noqa: BLE001 (whatever the disk has: the run goes first)
+            inputs, problems = self.record.inputs, (f"The inputs were not recorded: {first_line(error)}.",)
+            messages = problems
+        else:
+            inputs, problems, messages = found.records, found.problems, (*found.warnings, *found.problems)
+        self.record = self.record.model_copy(
+            update={"inputs": inputs, "not_recorded": (*self.record.not_recorded, *problems)}
+        )
+        self._files.keep_record(self.record.to_json())
+        self._warnings.extend(messages)
+
     def _reply(self, request: Request) -> None:
-        foreign: tuple[str, ...] = ()
-        if request.original is not None:
-            foreign = command.modules_under(request.original, but=(request.restored,))
+        checkouts = filter(None, (request.original, request.checkout))
+        but = (request.restored, *request.outside)
+        foreign = tuple(sorted({name for root in checkouts for name in command.modules_under(root, but=but)}))
         reply = Reply(trace=self._files.folder, record=self.record.to_json(), foreign=foreign)
         fresh = request.reply.with_suffix(".tmp")
         fresh.write_text(reply.model_dump_json(), encoding="utf-8")

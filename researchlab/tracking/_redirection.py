@@ -1,4 +1,4 @@
-"""How does a re-execution leave every store alone but its own, whatever store the program names?
+"""How does a re-execution leave alone what is the user's: every store but its own, and the inputs it is linked to?
 
 In the child of a re-execution, MLflow's two registries of stores (tracking and models) give the scratch store for every
 URI: `mlflow.set_tracking_uri`, `MlflowClient(tracking_uri=...)` and the environment all end there. It takes effect when
@@ -14,6 +14,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from researchlab.tracking import _opened
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from importlib.machinery import ModuleSpec
@@ -26,15 +28,17 @@ _REGISTRIES = {
 
 
 def redirect_stores(request: str) -> None:
-    """Send everything that this process does with MLflow stores to the scratch store.
+    """Send everything that this process does with MLflow stores to the scratch store, and protect linked inputs.
 
     Args:
         request: The request file; where it cannot be read, the tracker will say so.
     """
     try:
-        scratch = str(json.loads(Path(request).read_text(encoding="utf-8"))["tracking_uri"])
+        asked = json.loads(Path(request).read_text(encoding="utf-8"))
+        scratch = str(asked["tracking_uri"])
     except (OSError, ValueError, LookupError, TypeError):
         return
+    _opened.protect(asked.get("read_only", ()))
     sys.meta_path.insert(0, _Finder(scratch))
     for name in _REGISTRIES:
         if name in sys.modules:

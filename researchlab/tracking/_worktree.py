@@ -9,6 +9,7 @@ import errno
 import hashlib
 import os
 import stat
+from io import FileIO
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ IN_MEMORY = 1 << 20
 
 _CHUNK = 1 << 20
 _ATTEMPTS = 3
+_UNITS = (("GiB", 30), ("MiB", 20), ("KiB", 10), ("bytes", 0))
 # What the system says when the file became something else between lstat and open.
-_REPLACED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO})
+_REPLACED = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.EINVAL, errno.ENXIO, errno.EAGAIN, errno.EISDIR})
 _OPEN = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | os.O_CLOEXEC
 
 
@@ -42,6 +44,10 @@ class Content(NamedTuple):
 
 class Unreadable(Exception):  # noqa: N818 - a finding that is handled, not an error that is shown
     """Something is there that cannot be captured; the message says why."""
+
+
+class TooLarge(Unreadable):
+    """It has more bytes than were asked for."""
 
 
 class Changing(Unreadable):
@@ -70,7 +76,7 @@ class WorkTree:
         Raises:
             Unreadable: the folder may not be entered.
         """
-        if not self._in_folders(path):
+        if not self.is_folder(path.rpartition(b"/")[0]):
             return None
         try:
             return os.lstat(self.place(path))
@@ -85,7 +91,8 @@ class WorkTree:
 
         Raises:
             Absent: nothing is there, or a folder.
-            Unreadable: a FIFO, socket or device, no permission, or more bytes than ``limit``.
+            Unreadable: a FIFO, socket or device, or no permission.
+            TooLarge: it has more bytes than ``limit``.
             Changing: it does not hold still.
         """
         for _ in range(_ATTEMPTS):
@@ -93,7 +100,7 @@ class WorkTree:
             if status is None or stat.S_ISDIR(status.st_mode):
                 raise Absent
             if limit is not None and status.st_size > limit:
-                raise Unreadable(too_large(status.st_size, limit))
+                raise TooLarge(too_large(status.st_size, limit))
             try:
                 content = self._read(path, status)
             except OSError as error:
@@ -106,6 +113,41 @@ class WorkTree:
         message = "was written while it was read"
         raise Changing(message)
 
+    def head(self, path: bytes) -> bytes | None:
+        """Return the first bytes of a large file, or None where it cannot be read."""
+        try:
+            with self._open(path) as file:
+                return file.read(IN_MEMORY)
+        except OSError:
+            return None
+
+    def sha256(self, path: bytes) -> tuple[str, int]:
+        """Return the hex digest of a file's bytes, and their number; the file may be of any size.
+
+        Raises:
+            Absent: nothing is there, or a folder.
+            Unreadable: no regular file, or no permission.
+            Changing: it does not hold still.
+        """
+        for _ in range(_ATTEMPTS):
+            status = self.status(path)
+            if status is None or stat.S_ISDIR(status.st_mode):
+                raise Absent
+            if not stat.S_ISREG(status.st_mode):
+                message = f"is a {kind_of(status.st_mode)}"
+                raise Unreadable(message)
+            try:
+                with self._open(path) as file:
+                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                    if _same(status, os.fstat(file.fileno())):
+                        return digest, status.st_size
+            except OSError as error:
+                if error.errno not in _REPLACED:
+                    message = f"cannot be read: {error.strerror}"
+                    raise Unreadable(message) from error
+        message = "was written while it was read"
+        raise Changing(message)
+
     def chunks(self, path: bytes, content: Content) -> Iterator[bytes]:
         """Yield the bytes of a large file again.
 
@@ -115,11 +157,11 @@ class WorkTree:
         digest = self._hash(b"blob %d\0" % content.size)
         left = content.size
         try:
-            descriptor = os.open(self.place(path), _OPEN)
+            file = self._open(path)
         except OSError as error:
             message = "was written while it was read"
             raise Changing(message) from error
-        with os.fdopen(descriptor, "rb", buffering=0) as file:
+        with file:
             while left and (chunk := file.read(min(_CHUNK, left))):
                 digest.update(chunk)
                 left -= len(chunk)
@@ -147,14 +189,21 @@ class WorkTree:
         digest.update(data)
         return digest.hexdigest()
 
-    def _in_folders(self, path: bytes) -> bool:
-        parent = path.rpartition(b"/")[0]
-        known = self._is_folder.get(parent)
+    def is_folder(self, path: bytes) -> bool:
+        """Whether a folder, and no symlink to one, was there when this was asked first."""
+        known = self._is_folder.get(path)
         if known is None:
-            status = self.status(parent)
-            known = status is not None and stat.S_ISDIR(status.st_mode)
-            self._is_folder[parent] = known
+            status = self.status(path)
+            known = self._is_folder[path] = status is not None and stat.S_ISDIR(status.st_mode)
         return known
+
+    def _open(self, path: bytes) -> FileIO:
+        """Open a regular file; whatever else took its place is not there."""
+        descriptor = os.open(self.place(path), _OPEN)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        return FileIO(descriptor)
 
     def _read(self, path: bytes, status: os.stat_result) -> Content | None:
         """Read once; None when the file changed meanwhile."""
@@ -162,15 +211,13 @@ class WorkTree:
             target = os.readlink(self.place(path))  # noqa: PTH115 - bytes
             return Content(SYMLINK, self.blob_id(target), len(target), target)
         if not stat.S_ISREG(status.st_mode):
-            message = f"is a {_kind(status.st_mode)}"
+            message = f"is a {kind_of(status.st_mode)}"
             raise Unreadable(message)
         mode = EXECUTABLE if status.st_mode & stat.S_IXUSR else REGULAR
         descriptor = os.open(self.place(path), _OPEN)
         try:
-            before = os.fstat(descriptor)
-            if not stat.S_ISREG(before.st_mode):
-                return None
-            size = before.st_size
+            # What was put in its place since lstat gives another status after.
+            size = status.st_size
             data = None
             if size <= IN_MEMORY:
                 # One byte more than there should be, so that a file that grew is seen.
@@ -188,6 +235,14 @@ class WorkTree:
         finally:
             os.close(descriptor)
         return Content(mode, oid, size, data) if seen == size and _same(status, after) else None
+
+
+def cannot_hold(path: bytes, mode: bytes) -> bool:
+    """Whether git refuses a path for its name: a part ``.git`` in any case, or a symlink ``.gitmodules``."""
+    if b".git" not in (lower := path.lower()):
+        return False
+    parts = lower.split(b"/")
+    return b".git" in parts or (mode == SYMLINK and parts[-1] == b".gitmodules")
 
 
 def files_below(top: str | os.PathLike[str], *, skip: Iterable[bytes] = ()) -> Iterator[bytes]:
@@ -210,7 +265,8 @@ def files_below(top: str | os.PathLike[str], *, skip: Iterable[bytes] = ()) -> I
 
 def too_large(size: int, limit: int) -> str:
     """Say that a file has more bytes than are taken in."""
-    return f"has {-(-size >> 20)} MiB, and no more than {limit >> 20} MiB are captured"
+    unit, shift = next((unit, shift) for unit, shift in _UNITS if min(size, limit) >> shift or not shift)
+    return f"has {-(-size >> shift)} {unit}, and no more than {limit >> shift} {unit} are captured"
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:
@@ -222,7 +278,8 @@ def _same(one: os.stat_result, other: os.stat_result) -> bool:
     )
 
 
-def _kind(mode: int) -> str:
+def kind_of(mode: int) -> str:
+    """Say what is neither a file nor a folder nor a symlink."""
     if stat.S_ISFIFO(mode):
         return "FIFO"
     return "socket" if stat.S_ISSOCK(mode) else "device"

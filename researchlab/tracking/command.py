@@ -270,6 +270,18 @@ def describe_command(repository: Path | None, *, ordinal: int) -> CommandRecord:
     )
 
 
+def is_test_outside(repository: Path, command: CommandRecord) -> bool:
+    """Return whether the command is a test that does not lie in the repository, as one that works in a temporary one.
+
+    Args:
+        repository: Root of the work tree.
+        command: The command.
+    """
+    if command.kind != "pytest" or command.target is None:
+        return False
+    return command.cwd is None or not (repository / command.cwd / command.target.partition("::")[0]).is_file()
+
+
 def _flags_of_test(invocation: Invocation) -> tuple[str, ...]:
     # A worker of pytest-xdist is started with flags of execnet's own.
     return () if "PYTEST_XDIST_WORKER" in os.environ else invocation.flags

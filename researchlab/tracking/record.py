@@ -22,10 +22,6 @@ RECORD_FILE = "record.json"
 PATCH_FILE = "run.patch"
 BUNDLE_FILE = "base.bundle"
 
-RUN_ID_TAG = "rlab.run_id"
-BASE_COMMIT_TAG = "rlab.base_commit"
-TREE_TAG = "rlab.tree"
-
 CommandKind = Literal["script", "module", "pytest", "code", "stdin", "interactive", "worker"]
 
 

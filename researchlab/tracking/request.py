@@ -30,6 +30,9 @@ class Request(pydantic.BaseModel):
         ordinal: Which of these trackers is asked.
         original: Root of the checkout that the run was made in.
         restored: Root of the restored tree.
+        checkout: Root of another checkout of the same project, which no module may come from either.
+        outside: Files outside of the repository that the run imported too.
+        read_only: Files that must not be opened for writing.
         reply: File that the asked tracker writes its reply to.
     """
 
@@ -43,6 +46,9 @@ class Request(pydantic.BaseModel):
     ordinal: int
     original: Path | None
     restored: Path
+    checkout: Path | None = None
+    outside: tuple[Path, ...] = ()
+    read_only: tuple[Path, ...] = ()
     reply: Path
 
     def asks(self, *, test: str | None, ordinal: int) -> bool:

@@ -1,130 +1,38 @@
-"""Where is a tracked run, and what did it store?"""
+"""Where is a tracked run, and which ones are there?"""
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import difflib
+import itertools
 import re
-import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from researchlab.errors import (
     AmbiguousRunError,
     GitError,
-    MissingPatchError,
     NotARepositoryError,
-    RecordError,
     RunNotFoundError,
     StoreError,
 )
-from researchlab.tracking.record import PATCH_FILE, RECORD_FILE, RECORD_FOLDER, RUN_ID_TAG, Record, read_record
-from researchlab.tracking.store import Store, first_line, impatient, local_path, quiet_mlflow, resolve_store
+from researchlab.tracking._tags import RUN_ID_TAG
+from researchlab.tracking._tracked_run import TrackedRun
+from researchlab.tracking._wording import store_option
+from researchlab.tracking.store import Store, first_line, impatient, quiet_mlflow, resolve_store
 from researchlab.tracking.utils import check_run_id
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Collection, Generator, Iterator, Sequence
 
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 _MLFLOW_ID = re.compile(r"[0-9a-f]{32}")
 _PAGE = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class TrackedRun:
-    """A run that is in the store.
-
-    Attributes:
-        run_id: Its readable id.
-        run: MLflow's run.
-        store: The store it is in.
-        client: A client of that store.
-    """
-
-    run_id: str
-    run: Run
-    store: Store
-    client: MlflowClient
-
-    def record(self) -> Record:
-        """Fetch the record.
-
-        Raises:
-            RecordError: There is none, or it cannot be read.
-        """
-        with self._document(f"{RECORD_FOLDER}/{RECORD_FILE}") as path:
-            if path is None:
-                message = (
-                    f"The run '{self.run_id}' has no record ({RECORD_FOLDER}/{RECORD_FILE} among its artifacts), so "
-                    "that it was not tracked by researchlab or its artifacts were deleted. It cannot be executed again."
-                )
-                raise RecordError(message)
-            return read_record(path.read_bytes(), where=f"run '{self.run_id}'")
-
-    def patch(self) -> bytes:
-        """Fetch the patch.
-
-        Raises:
-            MissingPatchError: There is none.
-        """
-        with self._document(PATCH_FILE) as path:
-            if path is None:
-                message = (
-                    f"The patch of run '{self.run_id}' is missing ({PATCH_FILE} among its artifacts), so that the code "
-                    f"which ran cannot be brought back. Look in {self.run.info.artifact_uri}, or restore the artifacts "
-                    "from a backup."
-                )
-                raise MissingPatchError(message)
-            return path.read_bytes()
-
-    @contextlib.contextmanager
-    def documents(self) -> Generator[Path]:
-        """Give the folder of the run's own documents: in place for a local store, else a copy for the block.
-
-        Raises:
-            RecordError: The artifacts cannot be fetched.
-        """
-        local = local_path(str(self.run.info.artifact_uri))
-        if local is not None:
-            yield local / RECORD_FOLDER
-            return
-        with tempfile.TemporaryDirectory(prefix="rlab-documents-") as folder:
-            target = Path(folder) / RECORD_FOLDER
-            target.mkdir()
-            for name in self._names(RECORD_FOLDER):
-                with self._document(name) as path:
-                    if path is not None:
-                        path.replace(target / Path(name).name)
-            yield target
-
-    def _names(self, folder: str) -> list[str]:
-        with quiet_mlflow():
-            return [item.path for item in self.client.list_artifacts(str(self.run.info.run_id), folder)]
-
-    @contextlib.contextmanager
-    def _document(self, name: str) -> Generator[Path | None]:
-        """Give a local file with the artifact's bytes, or None when the run has no such artifact."""
-        local = local_path(str(self.run.info.artifact_uri))
-        if local is not None:
-            path = local / name
-            yield path if path.is_file() else None
-            return
-        folder = name.rpartition("/")[0]
-        if name not in self._names(folder):
-            yield None
-            return
-        with tempfile.TemporaryDirectory(prefix="rlab-document-") as scratch:
-            try:
-                with quiet_mlflow():
-                    path = self.client.download_artifacts(str(self.run.info.run_id), name, scratch)
-            except Exception as error:
-                message = f"The artifact {name} of run '{self.run_id}' cannot be fetched: {first_line(error)}."
-                raise RecordError(message) from error
-            yield Path(path)
+_SEVERAL = 2
 
 
 def open_store(
@@ -142,14 +50,31 @@ def open_store(
     Raises:
         StoreError: There is none, or it does not answer.
     """
+    store = existing_store(tracking_uri, repo=repo)
+    return store, store.open()
+
+
+def existing_store(tracking_uri: str | os.PathLike[str] | None = None, *, repo: str | os.PathLike[str] = ".") -> Store:
+    """Return the store that runs of this place go to, not opened yet.
+
+    Args:
+        tracking_uri: The store, or None for the one in use here.
+        repo: The repository whose own store is the default.
+
+    Returns:
+        The store; a local one exists.
+
+    Raises:
+        StoreError: It is a local one that does not exist.
+    """
     store = resolve_store(tracking_uri, default_root(repo))
     if store.database is not None and not store.database.exists():
         message = (
-            f"There is no store {store.database}. Name the store with --rlab-tracking-uri, tracking_uri=, or "
-            "MLFLOW_TRACKING_URI."
+            f"There is no store {store.database}. No run was tracked there; name another store with {store_option()} "
+            "or MLFLOW_TRACKING_URI, or another repository."
         )
         raise StoreError(message)
-    return store, store.open()
+    return store
 
 
 def default_root(repo: str | os.PathLike[str]) -> Path:
@@ -225,6 +150,7 @@ def list_runs(
     tracking_uri: str | os.PathLike[str] | None = None,
     experiment: str | None = None,
     repo: str | os.PathLike[str] = ".",
+    limit: int | None = None,
 ) -> list[TrackedRun]:
     """Return the tracked runs of a store, the newest first.
 
@@ -232,6 +158,7 @@ def list_runs(
         tracking_uri: The store, or None for the one in use here.
         experiment: Only runs of this experiment.
         repo: The repository whose own store is the default.
+        limit: Return at most so many.
 
     Returns:
         The runs.
@@ -243,13 +170,15 @@ def list_runs(
     store, client = open_store(tracking_uri, repo=repo)
     experiments: Sequence[str] | None = None
     if experiment is not None:
-        found = client.get_experiment_by_name(experiment)
+        with _answered(), quiet_mlflow(), impatient():
+            found = client.get_experiment_by_name(experiment)
+            known = [] if found is not None else client.search_experiments()
         if found is None:
-            names = sorted(str(other.name) for other in client.search_experiments())
+            names = sorted(str(other.name) for other in known)
             message = f"There is no experiment '{experiment}' in {store.name}; there are: {', '.join(names)}."
             raise RunNotFoundError(message)
         experiments = [str(found.experiment_id)]
-    runs = _search(client, f"tags.`{RUN_ID_TAG}` LIKE '%'", experiments=experiments)
+    runs = _search(client, f"tags.`{RUN_ID_TAG}` LIKE '%'", experiments=experiments, limit=limit)
     return [TrackedRun(str(run.data.tags[RUN_ID_TAG]), run, store, client) for run in runs]
 
 
@@ -269,7 +198,8 @@ def resolve_references(
         repo: The repository whose own store is the default.
 
     Returns:
-        Run ids in the order in which they were named; ``all`` from the oldest to the newest.
+        Run ids in the order in which they were named; ``all`` from the oldest to the newest. A run that shares its
+        readable id with another one is named by its MLflow id.
 
     Raises:
         RunNotFoundError: One of them is not in the store.
@@ -279,37 +209,57 @@ def resolve_references(
     ids: dict[str, None] = {}
     for reference in references:
         if reference in {"latest", "all"}:
-            runs = list_runs(tracking_uri=tracking_uri, experiment=experiment, repo=repo)
+            limit = 1 if reference == "latest" else None
+            runs = list_runs(tracking_uri=tracking_uri, experiment=experiment, repo=repo, limit=limit)
             if not runs:
                 where = resolve_store(tracking_uri, default_root(repo)).name
                 message = f"There is no tracked run in {where}" + (
                     f", experiment '{experiment}'." if experiment else "."
                 )
                 raise RunNotFoundError(message)
-            chosen = runs[:1] if reference == "latest" else reversed(runs)
-            ids.update(dict.fromkeys(run.run_id for run in chosen))
+            runs.reverse()
         else:
-            ids[find_run(reference, tracking_uri=tracking_uri, repo=repo).run_id] = None
+            runs = [find_run(reference, tracking_uri=tracking_uri, repo=repo)]
+        ids.update(dict.fromkeys(_unambiguous(runs, named=references)))
     return list(ids)
 
 
-def _search(client: MlflowClient, text: str, *, experiments: Sequence[str] | None = None) -> list[Run]:
+def _unambiguous(runs: Sequence[TrackedRun], *, named: Collection[str]) -> list[str]:
+    """Return the readable id of each run, or MLflow's where several runs of the store carry that."""
+    if all(run.run_id in named for run in runs):
+        return [run.run_id for run in runs]  # found by that very id, which is refused where several carry it
+    # One search for one run, and one for any number of them.
+    text = f"tags.`{RUN_ID_TAG}` " + (
+        f"= '{runs[0].run_id}'" if len(runs) == 1 and "'" not in runs[0].run_id else "LIKE '%'"
+    )
+    carried = Counter(str(run.data.tags[RUN_ID_TAG]) for run in _search(runs[0].client, text))
+    return [run.run_id if carried[run.run_id] < _SEVERAL else str(run.run.info.run_id) for run in runs]
+
+
+def _search(
+    client: MlflowClient, text: str, *, experiments: Sequence[str] | None = None, limit: int | None = None
+) -> list[Run]:
+    with _answered(), quiet_mlflow(), impatient():
+        ids = list(experiments) if experiments is not None else _experiment_ids(client)
+        return list(itertools.islice(_matches(client, ids, text, page_size=min(limit or _PAGE, _PAGE)), limit))
+
+
+@contextlib.contextmanager
+def _answered() -> Generator[None]:
     from mlflow.exceptions import MlflowException
 
     try:
-        with quiet_mlflow(), impatient():
-            ids = list(experiments) if experiments is not None else _experiment_ids(client)
-            return list(_matches(client, ids, text))
+        yield
     except (MlflowException, OSError) as error:
         message = f"The store could not be searched: {first_line(error)}. Try again when it answers."
         raise StoreError(message) from error
 
 
-def _matches(client: MlflowClient, experiments: list[str], text: str) -> Iterator[Run]:
+def _matches(client: MlflowClient, experiments: list[str], text: str, *, page_size: int) -> Iterator[Run]:
     token: str | None = None
     while experiments:
         page = client.search_runs(
-            experiments, text, max_results=_PAGE, order_by=["attributes.start_time DESC"], page_token=token
+            experiments, text, max_results=page_size, order_by=["attributes.start_time DESC"], page_token=token
         )
         yield from page
         token = page.token
@@ -335,7 +285,7 @@ def _not_found(run_id: str, store: Store, client: MlflowClient) -> str:
     message = f"There is no run '{run_id}' in {store.name} ({len(known)} tracked runs)."
     if close:
         message += f" Closest: {', '.join(close)}."
-    return message + " Another store is named with --rlab-tracking-uri, tracking_uri=, or MLFLOW_TRACKING_URI."
+    return message + f" Another store is named with {store_option()} or MLFLOW_TRACKING_URI."
 
 
 def names_that_start_with(client: MlflowClient, prefix: str) -> dict[str, str]:

@@ -23,6 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 from researchlab.errors import StoreError
 from researchlab.tracking._git import without_credentials
+from researchlab.tracking._wording import store_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
@@ -135,17 +136,18 @@ class Store:
         return str(experiment.experiment_id)
 
     def _refused(self, error: Exception) -> StoreError:
-        said = first_line(error).replace(self.tracking_uri, self.name)[:300]
+        said = first_line(error).replace(self.tracking_uri, self.name)
         if _is_connection_error(error):
+            option = store_option().rstrip("=")
             message = (
-                f"The tracking server {self.name} does not answer ({said}). Start it or correct the URI; "
-                "to track into this repository instead, leave out tracking_uri and unset MLFLOW_TRACKING_URI."
+                f"The tracking server {self.name} does not answer ({_why_no_answer(said)}). Start it or correct the "
+                f"URI; to use this repository's own store instead, leave out {option} and unset MLFLOW_TRACKING_URI."
             )
             return StoreError(message)
         advice = "Check the URI and the rights on it."
         if "out-of-date" in str(error):
             advice = f"Back the database up and run: mlflow db upgrade '{self.name}'"
-        return StoreError(f"MLflow cannot use the store {self.name}: {said}. {advice}")
+        return StoreError(f"MLflow cannot use the store {self.name}: {said[:300]}. {advice}")
 
 
 def default_files(root: Path) -> tuple[Path, ...]:
@@ -387,6 +389,12 @@ def first_line(error: BaseException) -> str:
     text = re.sub(r"(?<=://)[^/\s'\"]*@(?=[^/\s])", "", str(error))
     lines = text.strip().splitlines()
     return lines[0].rstrip(".") if lines else type(error).__name__
+
+
+def _why_no_answer(said: str) -> str:
+    """Return the system's own words (`Connection refused`) out of what requests and urllib3 put around them."""
+    found = re.search(r"\[Errno -?\d+\] ([^'\")]+)|(timed out)|(too many \d+ error responses)", said)
+    return next(filter(None, found.groups())) if found else said[:300]
 
 
 def _is_connection_error(error: BaseException) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from researchlab import _recording
 from researchlab.errors import ResearchlabError
-from researchlab.tracking import _params, command
+from researchlab.tracking import _opened, _params, command
 from researchlab.tracking._code import read_code_state
 from researchlab.tracking._signals import TerminationWatch, deferred_signals
 from researchlab.tracking.request import active_request
@@ -85,6 +85,10 @@ class ExperimentTracker:
             ResearchlabError: The tracker is active already.
             StoreError: The store cannot be used.
         """
+        with _opened.paused():
+            return self._start()
+
+    def _start(self) -> Self:
         from researchlab.tracking._live_run import LiveRun
 
         if self._live is not None:
@@ -101,7 +105,7 @@ class ExperimentTracker:
         code = read_code_state(ordinal=ordinal)
         store = Store(request.tracking_uri) if request is not None else resolve_store(self._tracking_uri, code.root)
         client = store.open()
-        code = code.with_snapshot(store)
+        code = code.with_snapshot(store, audited=request is None)
         watch = TerminationWatch()
         watch.start()
         try:
@@ -137,7 +141,8 @@ class ExperimentTracker:
             return
         _recording.pop(self)
         try:
-            live.end(exc_val)
+            with _opened.paused():
+                live.end(exc_val)
         finally:
             self.active_run = None
 
@@ -154,6 +159,22 @@ class ExperimentTracker:
         live = self._entered("log_config")
         content, name, data = _params.read_config(config_path)
         live.log_config(_params.flatten(content), name, data)
+
+    def log_input(self, path: str | os.PathLike[str]) -> None:
+        """Declare a file, or all files of a folder, as inputs of the run: a re-execution checks that they are the same.
+
+        What Python itself opens or imports is found without this. Declare what a C library reads (HDF5, Parquet, GDAL)
+        or another process, and what the run reads and then overwrites. The bytes are hashed at once and not stored; a
+        file that the snapshot holds as it is needs nothing more.
+
+        Args:
+            path: The file or folder; symlinks are followed.
+
+        Raises:
+            InputError: It is not there, or cannot be read.
+            ResearchlabError: The block is not entered.
+        """
+        self._entered("log_input").log_input(path)
 
     def log_state(self, state: Any, step: int | None = None) -> None:
         """Keep the leaves of a State, or of any pytree, bit for bit, to be compared in a re-execution.

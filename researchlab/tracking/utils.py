@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from mlflow.entities import Run
 
+    from researchlab.tracking.snapshot import Snapshot
+
 _RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 
 
@@ -71,17 +73,23 @@ def get_git_state(repo_path: str | os.PathLike[str] = ".") -> dict[str, Any]:
     Returns:
         ``base_commit`` (hex id of HEAD, None without a commit), ``patch`` (str: staged, unstaged and untracked changes
         as a binary-safe git patch; bytes that are not UTF-8 as surrogates: ``patch.encode("utf-8", "surrogateescape")``
-        gives the exact bytes) and ``is_dirty`` (bool: whether anything differs from the base commit).
+        gives the exact bytes) and ``is_dirty`` (bool: whether anything differs from the base commit, in the
+        repositories inside the work tree too). Where there are such, ``nested`` has the same three of each, by path.
 
     Raises:
         NotARepositoryError: The folder is not inside a git work tree.
         GitError: git is missing or failed.
     """
     from researchlab.tracking._git import find_repository
-    from researchlab.tracking.snapshot import capture
+    from researchlab.tracking.snapshot import capture_repository
 
-    top = find_repository(repo_path).top
-    snapshot = capture(top, exclude=default_files(top))
+    repository = find_repository(repo_path)
+    snapshot = capture_repository(repository, exclude=default_files(repository.top))
+    nested = {inner.path: _state_of(inner.snapshot) for inner in snapshot.nested}
+    return _state_of(snapshot) | ({"nested": nested} if nested else {})
+
+
+def _state_of(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "base_commit": snapshot.base_commit,
         "patch": snapshot.patch.decode("utf-8", "surrogateescape"),

@@ -8,13 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from researchlab.tracking._tags import start_tags
 from researchlab.tracking.record import (
-    BASE_COMMIT_TAG,
     PATCH_FILE,
     RECORD_FILE,
     RECORD_FOLDER,
-    RUN_ID_TAG,
-    TREE_TAG,
     CommandRecord,
     EnvironmentRecord,
     Record,
@@ -36,7 +34,14 @@ class RunStore:
         return self.store.tracking_uri
 
     def track(
-        self, run_id: str, repo: Path | None, *, patch: bytes | None = None, kind: str = "script", **snapshot: Any
+        self,
+        run_id: str,
+        repo: Path | None,
+        *,
+        patch: bytes | None = None,
+        kind: str = "script",
+        facts: dict[str, Any] | None = None,
+        **snapshot: Any,
     ) -> Record:
         """Store a run of a repository as it is now (of none: a run that recorded no code) and return its record.
 
@@ -45,6 +50,7 @@ class RunStore:
             repo: A folder in the work tree.
             patch: Another patch than the right one.
             kind: How the run was started.
+            facts: Other fields of the record than the usual ones.
             snapshot: Fields of the snapshot that are others than the right ones.
         """
         code, bytes_of_patch = (None, b"") if repo is None else _snapshot(repo, snapshot)
@@ -60,9 +66,8 @@ class RunStore:
             environment=EnvironmentRecord(),
             not_recorded=() if code is not None else ("There was no repository.",),
         )
-        tags = {RUN_ID_TAG: run_id}
-        if code is not None:
-            tags |= {TREE_TAG: code.tree} | ({BASE_COMMIT_TAG: code.base_commit} if code.base_commit else {})
+        record = record.model_copy(update=facts or {})
+        tags = start_tags(run_id, record.command, code)
         with quiet_mlflow():
             client = self.store.open()
             experiment = self.store.experiment_id(client, "tests")

@@ -16,7 +16,8 @@ from helpers.reproduction import running
 
 from researchlab.errors import NotReExecutableError, RecordError
 from researchlab.reproduce import _execution
-from researchlab.reproduce._execution import check_executable, describe, execute
+from researchlab.reproduce._execution import check_executable, execute
+from researchlab.tracking._wording import typed_command
 from researchlab.tracking.record import CommandRecord, EnvironmentRecord, Record, SnapshotRecord
 from researchlab.tracking.request import REQUEST_VARIABLE, Request, active_request
 from researchlab.tracking.store import scratch_store
@@ -151,7 +152,7 @@ def test_a_command_is_shown_as_a_person_would_type_it() -> None:
     command = CommandRecord(
         kind="script", target="a b.py", argv=("-x", "1 2"), flags=("-O",), cwd="sub", folder="/", ordinal=1
     )
-    assert describe(command) == "python -O 'a b.py' -x '1 2'  (in sub/)  (run 2 of the process)"
+    assert typed_command(command) == "python -O 'a b.py' -x '1 2'  (in sub/)  (run 2 of the process)"
 
 
 def test_the_command_of_an_installed_package_is_found_where_it_is_installed_now(tmp_path: Path) -> None:

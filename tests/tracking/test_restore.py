@@ -582,31 +582,47 @@ def test_a_folder_that_is_not_empty_is_refused(tmp_path: Path) -> None:
         restore(repo.top, **arguments(repo))  # type: ignore[arg-type]
 
 
-def test_a_missing_base_commit_names_itself_and_the_commands_that_fetch_it(tmp_path: Path) -> None:
+def test_a_missing_base_commit_names_all_that_was_tried_and_the_commands_that_fetch_it(tmp_path: Path) -> None:
     repo = filled(tmp_path / "repo")
-    repo.git("remote", "add", "origin", "https://user:secret@example.org/lab/code.git")
+    repo.git("remote", "add", "origin", "http://user:secret@127.0.0.1:9/no.git")
+    repo.git("remote", "add", "lab", f"{tmp_path}/gone code.git")
     missing = "0123456789" * 4
-    remotes = {"origin": "https://example.org/lab/code.git", "mirror": "git@mirror:lab code.git"}
+    remotes = {"lab": f"{tmp_path}/gone code.git", "mirror": "ext::sh -c touch%20" + str(tmp_path / "ran")}
     given = arguments(repo) | {"base_commit": missing, "remotes": remotes}
     with pytest.raises(RestoreError, match=missing) as error:
-        restore(tmp_path / "into", **given)  # type: ignore[arg-type]
-    assert str(error.value).splitlines()[1:] == [
-        f"  git -C {repo.top} fetch origin {missing}",
-        f"  git -C {repo.top} fetch 'git@mirror:lab code.git' {missing}",
+        restore(tmp_path / "into", **given, bundle=tmp_path / "bundle")  # type: ignore[arg-type]
+    lines = str(error.value).splitlines()
+    assert lines[0] == f"The base commit {missing} of the repository is nowhere to be had. Tried:"
+    assert lines[1:3] == [
+        f"  {repo.top}: it is not there",
+        f"  {tmp_path}/bundle: it is not among the artifacts of the run",
     ]
-    refused(tmp_path / "into", "No remote was recorded", **given | {"remotes": {}})
+    assert lines[3].startswith("  the remote origin (http://127.0.0.1:9/no.git): unable to access")
+    assert lines[4].startswith(f"  the remote lab ({tmp_path}/gone code.git): '{tmp_path}/gone code.git' does not")
+    assert lines[5].startswith("  the remote mirror (ext::sh -c touch%20")
+    assert "not allowed" in lines[5]
+    assert lines[6:8] == [
+        "Fetch it from a clone that has it, and try again:",
+        f"  git -C {repo.top} fetch lab {missing}",
+    ]
+    assert "secret" not in str(error.value)
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "into").exists()
+    refused(tmp_path / "into", "fetch '<a clone>'", **given | {"remotes": {}, "source": filled(tmp_path / "x").top})
+    refused(tmp_path / "into", "Name a clone that has it with --repo", **given | {"remotes": {}, "source": None})
 
 
 def test_a_base_commit_that_is_no_commit_is_refused(tmp_path: Path) -> None:
     repo = filled(tmp_path / "repo")
     blob = repo.git("rev-parse", "HEAD:text")
-    refused(tmp_path / "into", "is not in", **arguments(repo) | {"base_commit": blob})
+    refused(tmp_path / "into", "it is a blob there, not a commit", **arguments(repo) | {"base_commit": blob})
     refused(tmp_path / "into", "is not the id of a commit", **arguments(repo) | {"base_commit": "--help"})
 
 
 def test_a_repository_of_the_other_object_format_is_refused(tmp_path: Path) -> None:
     repo = filled(tmp_path / "repo")
-    refused(tmp_path / "into", "names objects by sha256", **arguments(repo) | {"object_format": "sha256"})
+    given = arguments(repo) | {"object_format": "sha256", "base_commit": "0" * 64, "tree": "1" * 64}
+    refused(tmp_path / "into", "names objects by sha1, and the run's repository by sha256", **given)
 
 
 def test_a_base_commit_with_missing_files_is_refused(tmp_path: Path) -> None:

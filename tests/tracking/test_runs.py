@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,8 @@ from researchlab.errors import (
     StoreError,
 )
 from researchlab.tracking import runs
-from researchlab.tracking.record import RUN_ID_TAG
+from researchlab.tracking._tags import RUN_ID_TAG, VERDICT_TAG, VERIFIED_AT_TAG
+from researchlab.tracking._wording import with_store_option
 from researchlab.tracking.runs import find_run, list_runs, names_that_start_with, resolve_references
 from researchlab.tracking.store import local_path
 
@@ -105,6 +107,54 @@ def test_references_become_ids_each_once(tracked: RunStore) -> None:
     assert resolve_references(["in-the-other", "latest"], tracking_uri=tracked.uri, experiment="other") == latest
     with pytest.raises(RunNotFoundError):
         resolve_references(["nothing"], tracking_uri=tracked.uri)
+
+
+def test_runs_that_share_an_id_are_named_by_the_id_of_mlflow(tracked: RunStore) -> None:
+    rival = _client(tracked).create_run("0", tags={RUN_ID_TAG: "in-the-other"}).info.run_id
+    assert resolve_references([rival], tracking_uri=tracked.uri) == [rival]
+    assert resolve_references(["latest"], tracking_uri=tracked.uri) == [rival]
+    only = resolve_references(["latest"], tracking_uri=tracked.uri, experiment="other")
+    assert only != ["in-the-other"]
+    assert find_run(only[0], tracking_uri=tracked.uri).run_id == "in-the-other"
+    everything = resolve_references(["all"], tracking_uri=tracked.uri)
+    assert (
+        len(everything) == len({find_run(name, tracking_uri=tracked.uri).run.info.run_id for name in everything}) == 5
+    )
+    unique = find_run("2026-02-16_calm-newt", tracking_uri=tracked.uri).run.info.run_id
+    assert resolve_references([unique], tracking_uri=tracked.uri) == ["2026-02-16_calm-newt"]
+    with pytest.raises(AmbiguousRunError):
+        resolve_references(["in-the-other"], tracking_uri=tracked.uri)
+
+
+def test_as_many_runs_as_asked_for_are_listed(tracked: RunStore) -> None:
+    everything = [run.run_id for run in list_runs(tracking_uri=tracked.uri)]
+    assert [run.run_id for run in list_runs(tracking_uri=tracked.uri, limit=2)] == everything[:2]
+    assert len(list_runs(tracking_uri=tracked.uri, limit=100)) == 4
+
+
+def test_messages_name_the_store_as_the_front_end_does(tracked: RunStore) -> None:
+    with pytest.raises(RunNotFoundError, match="named with tracking_uri= or MLFLOW_TRACKING_URI"):
+        find_run("none", tracking_uri=tracked.uri)
+    with with_store_option("--somehow"), pytest.raises(RunNotFoundError, match="named with --somehow or"):
+        find_run("none", tracking_uri=tracked.uri)
+
+
+def test_a_verdict_is_noted_on_the_run_and_replaced(tracked: RunStore) -> None:
+    run = find_run("in-the-other", tracking_uri=tracked.uri)
+    before = dict(run.run.data.tags)
+    for verdict in ("DIVERGED", "REPRODUCED"):
+        run.note_verdict(verdict, at=datetime(2026, 2, 15, 13, tzinfo=timezone(timedelta(hours=1))))
+    tags = find_run("in-the-other", tracking_uri=tracked.uri).run.data.tags
+    assert tags == {**before, VERDICT_TAG: "REPRODUCED", VERIFIED_AT_TAG: "2026-02-15T12:00:00+00:00"}
+
+
+def test_any_artifact_is_given_as_a_file(tracked: RunStore) -> None:
+    run = find_run("2026-02-16_calm-newt", tracking_uri=tracked.uri)
+    with run.artifact("rlab/record.json") as path:
+        assert path is not None
+        assert path.read_bytes().startswith(b"{")
+    with run.artifact("rlab") as path:
+        assert path is None
 
 
 def test_names_that_start_alike_are_found_without_wildcards(tracked: RunStore) -> None:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import errno
+import hashlib
 import os
 import socket
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from helpers.repos import Repo, contents, footprint, isolated_git, make_repo
 
 from researchlab.errors import NotARepositoryError, SnapshotError
-from researchlab.tracking import _worktree
-from researchlab.tracking import snapshot as snapshot_module
+from researchlab.tracking import _git, _nested, _patch, _survey, _worktree, restore
+from researchlab.tracking._git import find_repository
+from researchlab.tracking.settings import Settings
 from researchlab.tracking.snapshot import Change, Snapshot, capture
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
 pytestmark = pytest.mark.usefixtures(isolated_git.__name__)
 
@@ -144,10 +153,41 @@ def test_what_git_cannot_hold_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     with socket.socket(socket.AF_UNIX) as server:
         server.bind("sock")
         snapshot = capture(repo.top)
-    # git does not list an untracked FIFO or socket at all.
-    assert reasons(snapshot) == {"was_file": "is a FIFO"}
+    assert reasons(snapshot) == {"was_file": "is a FIFO", "sock": "is a socket"}
     assert snapshot.tree == repo.git("rev-parse", "HEAD^{tree}")
     assert snapshot.is_dirty
+
+
+def test_fifos_are_named_wherever_git_would_list_a_file(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"src/a": "x", ".gitignore": "*.ignored\nbuild/\n!kept.ignored\n"})
+    repo.write("untracked/b", "y")
+    repo.write("logs/c.ignored", "z")
+    named = ["top", "src/one", "untracked/two", "only/deep/three", "logs/four", ":(top)five", "kept.ignored"]
+    for name in [*named, "six.ignored", "build/seven", "logs/x.ignored/eight", ".git/nine"]:
+        (repo.top / name).parent.mkdir(parents=True, exist_ok=True)
+        os.mkfifo(repo.top / name)
+    make_repo(repo.top / "nested")
+    os.mkfifo(repo.top / "nested" / "ten")
+    snapshot = capture(repo.top, exclude=[repo.top / "excluded"])
+    assert reasons(snapshot) == dict.fromkeys(named, "is a FIFO")
+    (nested,) = snapshot.nested
+    assert reasons(nested.snapshot) == {"ten": "is a FIFO"}
+
+
+@pytest.mark.parametrize("name", [".GIT/config", "a/.Git", ".git /x", "git~1", "..git", ".gitmodules", "-x", "a/.gitx"])
+def test_names_that_git_refuses_are_named_and_others_captured(tmp_path: Path, name: str) -> None:
+    repo = make_repo(tmp_path, {"a.py": "x"})
+    repo.write(name, "y")
+    repo.write("other", "z")
+    found = {**statuses(capture(repo.top)), **reasons(capture(repo.top))}
+    refused = name.lower() in {".git/config", "a/.git"}
+    assert found == {"other": "A", name: "has a name that git cannot hold" if refused else "A"}
+
+
+def test_a_symlink_that_git_refuses_is_named(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"a.py": "x"})
+    repo.link("d/.gitmodules", "a.py")
+    assert reasons(capture(repo.top)) == {"d/.gitmodules": "has a name that git cannot hold"}
 
 
 def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
@@ -171,18 +211,66 @@ def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
     }
 
 
-def test_what_is_too_large_is_named_and_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(snapshot_module, "LARGEST_FILE", 1000)
-    monkeypatch.setattr(snapshot_module, "LARGEST_SNAPSHOT", 1500)
+def test_what_is_too_large_is_named_with_its_hash(tmp_path: Path) -> None:
     repo = make_repo(tmp_path, {"grown": "x", "kept": b"k" * 2000})
-    repo.write("grown", b"x" * 1001)
-    repo.write("new", b"x" * 1001)
+    repo.write("grown", b"g" * 1001)
+    repo.write("new", b"n" * 1001)
     for name, size in {"one": 700, "two": 600, "three": 500}.items():
         repo.write(name, b"x" * size)
-    snapshot = capture(repo.top)
+    snapshot = capture(repo.top, settings=Settings(largest_file=1000, largest_snapshot=1500))
     assert statuses(snapshot) == {"two": "A", "three": "A"}
     assert set(reasons(snapshot)) == {"grown", "new", "one"}
-    assert reasons(snapshot)["one"] == "has 1 MiB, and no more than 0 MiB are captured in all changes together"
+    assert reasons(snapshot)["one"] == "has 700 bytes, and no more than 1500 bytes are captured in all changes together"
+    for left in snapshot.left_out:
+        data = (repo.top / left.path).read_bytes()
+        assert (left.sha256, left.size) == (hashlib.sha256(data).hexdigest(), len(data))
+
+
+def test_a_file_of_exactly_the_budget_is_captured(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"a": "x"})
+    repo.write("a", b"y" * 1000)
+    repo.write("b", b"y" * 1000)
+    settings = Settings(largest_file=1000, largest_snapshot=2000, most_files=1)
+    assert statuses(capture(repo.top, settings=settings)) == {"a": "M", "b": "A"}
+
+
+def test_the_budget_of_the_repository_itself_holds_without_settings(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"pyproject.toml": '[tool.researchlab]\nlargest-file = "1 KiB"\n'})
+    repo.write("new", b"n" * 1025)
+    assert set(reasons(capture(repo.top))) == {"new"}
+
+
+def numbered(folder: str, number: int) -> list[str]:
+    return [f"{folder}/{index}" for index in range(number)]
+
+
+@pytest.mark.parametrize(
+    ("untracked", "most", "named"),
+    [
+        (["train.py", *numbered("data/frames", 30), "data/labels"], 30, {"data/frames/": 30}),
+        (["train.py", *(name for part in range(10) for name in numbered(f"data/{part}", 3))], 5, {"data/": 30}),
+        ([*numbered("one", 8), *numbered("two", 9), *numbered("three", 7)], 8, {"one/": 8, "two/": 9}),
+        ([*numbered("here/deep", 5), *numbered("here", 6)], 5, {"here/": 6}),
+        (["1", "2", "3", "sub/4"], 1, {"./": 3}),
+        (["train.py", "sub/x"], 2, {}),
+    ],
+)
+def test_beyond_a_number_of_untracked_files_the_heaviest_folders_are_left_out(
+    untracked: list[str], most: int, named: dict[str, int], tmp_path: Path
+) -> None:
+    repo = make_repo(tmp_path, {f"tracked/{index}": "x" for index in range(40)})
+    for index in range(40):
+        repo.write(f"tracked/{index}", "edited")
+    for name in untracked:
+        repo.write(name, "y")
+    snapshot = capture(repo.top, settings=Settings(most_files=most))
+    captured = [path for path, status in statuses(snapshot).items() if status == "A"]
+    assert len(captured) == len(untracked) - sum(named.values()) <= most
+    assert len(snapshot.changed) - len(captured) == 40
+    assert reasons(snapshot) == {
+        folder: f"holds {number} untracked files, and no more than {most} are captured"
+        for folder, number in named.items()
+    }
 
 
 def test_changes_that_are_not_kept_in_memory_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,24 +279,27 @@ def test_changes_that_are_not_kept_in_memory_are_read_again(tmp_path: Path, monk
         repo.write(f"new{number}", f"{number}" * 10, executable=bool(number % 2))
         repo.link(f"link{number}", f"{number}" * 10)
     expected = capture(repo.top)
-    monkeypatch.setattr(snapshot_module, "_KEPT_IN_MEMORY", 25)
+    monkeypatch.setattr(_nested, "KEPT_IN_MEMORY", 25)
     assert capture(repo.top) == expected
 
 
 def test_secrets_stay_out_and_are_named(tmp_path: Path) -> None:
     repo = make_repo(tmp_path, {"conf/.env": "KEY=", "a.py": "x"})
-    key = "-----BEGIN RSA PRIVATE " + "KEY-----\nMII\n"
+    key = "-----BEGIN RSA PRIVATE " + "KEY-----\n" + "MIIEpAIBAAKCAQEAx7Kq" * 20 + "\n"
     secrets = {"conf/.env": "KEY=1", ".env.local": "KEY=1", "id_ed25519": "k", "new.pem": key}
     secrets["account.json"] = '{"type": "service_account", "private_key": "' + key + '"}'
     for name, content in secrets.items():
         repo.write(name, content)
     for name in (".env.example", "environment.py", "id_rsa.pub", "env"):
         repo.write(name, "x")
-    repo.write("about_keys.py", f"KEY = {key!r}")
+    repo.write("about_keys.py", f"HEADER = {key.splitlines()[0]!r}")
     snapshot = capture(repo.top)
-    assert reasons(snapshot) == dict.fromkeys(secrets, "looks like a secret")
+    assert reasons(snapshot).keys() == secrets.keys()
+    assert all(reason.startswith("looks like a secret") for reason in reasons(snapshot).values())
     assert set(statuses(snapshot)) == {".env.example", "environment.py", "id_rsa.pub", "env", "about_keys.py"}
     assert b"KEY=1" not in snapshot.patch
+    allowed = capture(repo.top, settings=Settings(allow_secrets=("conf/*",)))
+    assert set(statuses(allowed)) - set(statuses(snapshot)) == {"conf/.env"}
 
 
 def test_excluded_paths_are_as_in_the_base_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,45 +316,6 @@ def test_excluded_paths_are_as_in_the_base_commit(tmp_path: Path, monkeypatch: p
     assert reasons(snapshot) == dict.fromkeys(("mlartifacts", "mlflow.db"), "excluded by the caller")
     (repo.top / "mlartifacts2").unlink()
     assert not capture(exclude=[Path("mlflow.db"), Path("mlartifacts")]).is_dirty
-
-
-def test_a_nested_repository_is_named(tmp_path: Path) -> None:
-    repo = make_repo(tmp_path / "repo", {"a": "x"})
-    make_repo(repo.top / "nested", {"b": "y"})
-    make_repo(repo.top / "fresh").write("c", "z")
-    snapshot = capture(repo.top)
-    assert set(reasons(snapshot)) == {"nested", "fresh"}
-    assert snapshot.is_dirty
-
-
-def with_submodule(folder: Path) -> tuple[Repo, Repo]:
-    library = make_repo(folder / "library", {"a": "x"})
-    repo = make_repo(folder / "repo", {"b": "y"})
-    repo.git("-c", "protocol.file.allow=always", "submodule", "--quiet", "add", library.top, "lib")
-    return repo, Repo(repo.top / "lib")
-
-
-def test_a_submodule_is_kept_and_named_where_it_differs(tmp_path: Path) -> None:
-    repo, inner = with_submodule(tmp_path)
-    assert "lib" in reasons(capture(repo.top))  # added and not yet committed
-    repo.commit()
-    assert not capture(repo.top).is_dirty
-    inner.write("a", "edited")
-    snapshot = capture(repo.top)
-    assert "lib" in reasons(snapshot)
-    assert snapshot.is_dirty
-    assert snapshot.tree == repo.git("rev-parse", "HEAD^{tree}")
-    inner.git("commit", "--quiet", "--all", "--message", "local")
-    assert "lib" in reasons(capture(repo.top))
-
-
-def test_a_submodule_that_is_not_checked_out_is_clean(tmp_path: Path) -> None:
-    repo, _ = with_submodule(tmp_path)
-    repo.commit()
-    repo.git("submodule", "deinit", "--force", "lib")
-    assert not capture(repo.top).is_dirty
-    repo.write("lib/stray", "z")
-    assert "lib" in reasons(capture(repo.top))
 
 
 @pytest.mark.parametrize("size", [10, _worktree.IN_MEMORY + 1])
@@ -304,22 +356,72 @@ def test_a_file_that_is_written_once_while_it_is_read_is_read_again(
     assert content.oid == repo.git("hash-object", "late")
 
 
-def test_a_large_file_that_changes_between_hash_and_copy_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("times", "named"), [(1, {}), (100, {"big": "was written while it was read"})])
+def test_a_large_file_that_changes_between_hash_and_copy_is_read_again_and_then_named(
+    times: int, named: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repo = make_repo(tmp_path, {"a": "x"})
     repo.write("big", b"x" * (_worktree.IN_MEMORY + 1))
     repo.write("a", "edited")
-    real = _worktree.WorkTree.chunks
+    real, letters = _worktree.WorkTree.chunks, iter(range(times))
 
     def late(self: _worktree.WorkTree, path: bytes, content: _worktree.Content) -> object:
-        repo.write("big", b"y" * (_worktree.IN_MEMORY + 1))
+        for letter in [next(letters, None)]:
+            if letter is not None:
+                repo.write("big", bytes([letter]) * (_worktree.IN_MEMORY + 1))
         return real(self, path, content)
 
     monkeypatch.setattr(_worktree.WorkTree, "chunks", late)
     snapshot = capture(repo.top)
-    assert statuses(snapshot) == {"a": "M"}
-    assert reasons(snapshot) == {"big": "was written while it was read"}
+    assert reasons(snapshot) == named
+    assert statuses(snapshot) == {"a": "M"} | ({} if named else {"big": "A"})
+
+
+@pytest.mark.parametrize("base", ["file", "folder", "neither"])
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_folder_that_becomes_a_file_while_files_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str, times: int
+) -> None:
+    repo = make_repo(tmp_path, {"a": "x", **{"file": {"d": "1"}, "folder": {"d/x": "1"}, "neither": {}}[base]})
+    repo.write("a", "edited")
+    left = iter(range(times))
+
+    def find_both(survey: _survey.Survey, **without: Iterable[bytes]) -> None:
+        real(survey, **without)
+        if next(left, None) is not None:
+            for path in (b"d", b"d/x"):
+                survey.changes[path] = _worktree.Content(b"100644", repo_id, 1, b"2")
+
+    repo_id, real = git_id(repo, "2"), _survey.Survey.read
+    monkeypatch.setattr(_survey.Survey, "read", find_both)
+    snapshot = capture(repo.top)
+    if times == 1:
+        assert snapshot == capture(repo.top)
+        assert b"d/x" not in snapshot.entries or base == "folder"
+    else:
+        assert reasons(snapshot) == {("d/x" if base == "file" else "d"): "was written while it was read"}
+        assert {"a", "d" if base == "file" else "d/x"} == set(statuses(snapshot))
+
+
+@pytest.mark.parametrize("size", [2 << 20, 10])
+def test_a_scratch_folder_without_room_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    repo = make_repo(tmp_path, {"a": "x"})
+    repo.write("new", b"x" * size)
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_git.PackWriter, "_write", full)
+    with pytest.raises(SnapshotError, match=r"No space left on device.*TMPDIR"):
+        capture(repo.top)
+
+
+def test_files_beside_others_of_the_same_letters_are_found(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"text": "x", "folder/b": "y", ".gitignore": "*.log\n"})
+    repo.git("config", "core.ignoreCase", "true")
+    for name in ("TEXT", "FOLDER/b", "X.LOG"):
+        repo.write(name, "z")
+    assert statuses(capture(repo.top)) == dict.fromkeys(("TEXT", "FOLDER/b", "X.LOG"), "A")
 
 
 # Nothing is touched
@@ -345,11 +447,157 @@ def test_capture_changes_no_byte_and_no_time_stamp(tmp_path: Path) -> None:
     assert footprint(repo.top) == before
 
 
-def test_a_held_index_lock_is_no_obstacle(tmp_path: Path) -> None:
-    repo = messy(tmp_path)
-    expected = capture(repo.top)
+def hold_the_index(repo: Repo) -> None:
     (repo.top / ".git" / "index.lock").touch()
-    assert capture(repo.top) == expected
+
+
+def split_the_index(repo: Repo) -> None:
+    repo.git("update-index", "--split-index")
+
+
+def let_a_hook_say_that_nothing_changed(repo: Repo) -> None:
+    hook = repo.write(".git/lying-hook", "#!/bin/sh\ntouch hook-has-run\nprintf 'token\\0'\n", executable=True)
+    repo.git("config", "core.fsmonitor", hook)
+    repo.git("config", "core.fsmonitorHookVersion", "2")
+    repo.git("update-index", "--fsmonitor")
+    (repo.top / "hook-has-run").unlink(missing_ok=True)
+
+
+def ask_for_a_daemon(repo: Repo) -> None:
+    repo.git("config", "core.fsmonitor", "true")
+
+
+def cache_what_is_untracked(repo: Repo) -> None:
+    repo.git("config", "core.untrackedCache", "true")
+    repo.git("update-index", "--force-untracked-cache")
+    repo.git("status")
+
+
+def assume_that_nothing_changes(repo: Repo) -> None:
+    repo.git("update-index", "--assume-unchanged", "a", "gone")
+
+
+def skip_the_work_tree(repo: Repo) -> None:
+    repo.git("update-index", "--skip-worktree", "a")
+
+
+def replace_the_commit(repo: Repo) -> None:
+    head = repo.git("rev-parse", "HEAD")
+    other = repo.git("commit-tree", "-m", "other", EMPTY)
+    repo.git("replace", head, other)
+
+
+def graft(repo: Repo) -> None:
+    repo.write(
+        ".git/info/grafts", repo.git("rev-parse", "HEAD") + " " + repo.git("commit-tree", "-m", "o", EMPTY) + "\n"
+    )
+
+
+def convert_line_endings(repo: Repo) -> None:
+    repo.git("config", "core.autocrlf", "true")
+    repo.git("config", "core.eol", "crlf")
+    repo.write(".git/info/attributes", "* text=auto ident filter=x diff=x\n")
+    repo.git("config", "filter.x.required", "true")
+    repo.git("config", "filter.x.clean", "touch filter-has-run; false")
+    repo.git("config", "diff.x.textconv", "touch filter-has-run; false")
+
+
+def print_diffs_another_way(repo: Repo) -> None:
+    for key, value in {
+        "diff.noprefix": "true",
+        "diff.external": "false",
+        "diff.context": "0",
+        "diff.algorithm": "patience",
+        "color.ui": "always",
+        "apply.whitespace": "error-all",
+        "core.quotePath": "true",
+        "core.bigFileThreshold": "1",
+        "core.hooksPath": str(repo.top),
+        "status.showUntrackedFiles": "no",
+    }.items():
+        repo.git("config", key, value)
+
+
+EMPTY = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+
+
+@pytest.mark.parametrize(
+    "make_hostile",
+    [
+        hold_the_index,
+        split_the_index,
+        let_a_hook_say_that_nothing_changed,
+        ask_for_a_daemon,
+        cache_what_is_untracked,
+        assume_that_nothing_changes,
+        skip_the_work_tree,
+        replace_the_commit,
+        graft,
+        convert_line_endings,
+        print_diffs_another_way,
+    ],
+)
+def test_no_setting_changes_what_is_captured_and_nothing_is_touched(
+    make_hostile: Callable[[Repo], None], tmp_path: Path
+) -> None:
+    repo = messy(tmp_path)
+    repo.git("hash-object", "-w", "a", "new")  # objects that git would renew if it made them again
+    expected = capture(repo.top)
+    make_hostile(repo)
+    before = footprint(repo.top)
+    assert capture(repo.top) == replace(expected, repository=find_repository(repo.top))
+    assert footprint(repo.top) == before
+    assert not (repo.top / "hook-has-run").exists()
+    assert not (repo.top / "filter-has-run").exists()
+
+
+@pytest.mark.parametrize("how", [["--depth=1"], ["--filter=blob:none"], ["--filter=tree:0"], ["--shared"]])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_clones_that_lack_objects_are_captured_and_stay_without_them(
+    tmp_path: Path, how: list[str], *, sparse: bool
+) -> None:
+    origin = make_repo(tmp_path / "origin", {"in/a": "x\n", "out/b": "y\n", "out/sub/c": "z\n", "d": "1\n"})
+    origin.write("d", "2\n")
+    origin.commit()
+    origin.git("config", "uploadpack.allowFilter", "true")
+    origin.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    url = f"file://{origin.top}" if how != ["--shared"] else str(origin.top)
+    origin.git("clone", "--quiet", *how, *(["--sparse"] if sparse else []), url, tmp_path / "clone")
+    repo = Repo(tmp_path / "clone")
+    if sparse:
+        repo.git("sparse-checkout", "set", "--cone", "--sparse-index", "in")
+        repo.write("out/b", "edited\n")  # its base blob is not there in a partial clone
+    repo.write("in/a", "edited\n")
+    repo.write("new", "n\n")
+    (repo.top / "d").unlink()
+    before = footprint(repo.top)
+    snapshot = capture(repo.top)
+    assert footprint(repo.top) == before
+    assert statuses(snapshot) == {"in/a": "M", "new": "A", "d": "D"} | ({"out/b": "M"} if sparse else {})
+    assert snapshot.left_out == ()
+    origin.write("in/a", "edited\n")
+    origin.write("new", "n\n")
+    origin.git("rm", "--quiet", "d")
+    if sparse:
+        origin.write("out/b", "edited\n")
+    origin.commit()
+    assert snapshot.tree == origin.git("rev-parse", "HEAD^{tree}")
+
+
+def test_what_a_partial_clone_cannot_get_is_named(tmp_path: Path) -> None:
+    origin = make_repo(tmp_path / "origin", {"in/a": "x\n", "out/b": "y\n"})
+    origin.git("config", "uploadpack.allowFilter", "true")
+    origin.git("clone", "--quiet", "--filter=blob:none", "--sparse", f"file://{origin.top}", tmp_path / "clone")
+    repo = Repo(tmp_path / "clone")
+    repo.git("sparse-checkout", "set", "--cone", "in")
+    origin.top.rename(tmp_path / "elsewhere")
+    repo.write("out/b", "edited\n")
+    repo.write("in/a", "edited\n")
+    before = footprint(repo.top)
+    snapshot = capture(repo.top)
+    assert footprint(repo.top) == before
+    assert statuses(snapshot) == {"in/a": "M"}
+    assert "partial clone" in reasons(snapshot)["out/b"]
 
 
 def test_ten_captures_at_once_agree(tmp_path: Path) -> None:
@@ -425,3 +673,168 @@ def test_no_file_stays_open(tmp_path: Path) -> None:
     for _ in range(5):
         capture(repo.top)
     assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+# Git LFS
+
+
+def pointer_to(data: bytes, *, extra: str = "") -> str:
+    digest = hashlib.sha256(data).hexdigest()
+    return f"version https://git-lfs.github.com/spec/v1\n{extra}oid sha256:{digest}\nsize {len(data)}\n"
+
+
+def with_pointers(folder: Path, **files: str) -> Repo:
+    return make_repo(folder, {".gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n", **files})
+
+
+def test_a_file_that_its_pointer_names_stays_a_pointer(tmp_path: Path) -> None:
+    small, large = b"\0weights", b"\1" * (_worktree.IN_MEMORY + 1)
+    repo = with_pointers(tmp_path, small=pointer_to(small), large=pointer_to(large), unfetched=pointer_to(b"x"))
+    repo.git("config", "filter.lfs.required", "true")
+    repo.git("config", "filter.lfs.clean", "false")
+    repo.write("small", small)
+    repo.write("large", large)
+    snapshot = capture(repo.top, settings=Settings(largest_file=10))
+    assert (snapshot.pointers, snapshot.is_dirty) == (("large", "small"), False)
+    assert snapshot.tree == repo.git("rev-parse", "HEAD^{tree}")
+    assert snapshot.left_out == ()
+
+
+def test_a_file_that_differs_from_its_pointer_is_captured_raw(tmp_path: Path) -> None:
+    data = b"\0weights"
+    repo = with_pointers(
+        tmp_path, edited=pointer_to(data), longer=pointer_to(data), chained=pointer_to(data, extra="ext-0-x sha256:0\n")
+    )
+    repo.write("edited", b"\0weighty")
+    repo.write("longer", data + b"!")
+    repo.write("chained", data)
+    snapshot = capture(repo.top)
+    assert statuses(snapshot) == dict.fromkeys(("edited", "longer", "chained"), "M")
+    assert snapshot.pointers == ()
+
+
+def test_a_pointer_takes_the_executable_bit_of_its_file(tmp_path: Path) -> None:
+    repo = with_pointers(tmp_path, tool=pointer_to(b"\0elf"))
+    base = capture(repo.top).entries[b"tool"]
+    repo.write("tool", b"\0elf", executable=True)
+    snapshot = capture(repo.top)
+    assert snapshot.pointers == ("tool",)
+    assert statuses(snapshot) == {"tool": "M"}
+    assert snapshot.entries[b"tool"] == (b"100755", base[1])
+
+
+# The patch is applied before anything relies on it
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [(b"+edited", b"+edlted"), (b"new file mode 100644", b"new file mode 100755"), (b"+++ b/new", b"+++ b/neu")],
+)
+def test_a_patch_that_does_not_give_the_tree_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, right: bytes, wrong: bytes
+) -> None:
+    repo = make_repo(tmp_path, {"a": "x\n"})
+    repo.write("a", "edited\n")
+    repo.write("new", "y\n")
+    real = _patch._appliable
+
+    def broken(patch: bytes, paths: object) -> bytes:
+        made = real(patch, ())
+        assert right in made
+        return made.replace(right, wrong)
+
+    monkeypatch.setattr(_patch, "_appliable", broken)
+    with pytest.raises(SnapshotError, match=rf"{tmp_path}") as refusal:
+        capture(repo.top)
+    if b"+++" not in right:
+        tree = _git.make_trees(
+            {b"a": (b"100644", git_hash(repo, "a")), b"new": (b"100644", git_hash(repo, "new"))}, "sha1"
+        )
+        assert tree.root in str(refusal.value)
+        assert "report it" in str(refusal.value)
+
+
+def git_hash(repo: Repo, name: str) -> str:
+    return repo.git("hash-object", name)
+
+
+def test_a_patch_that_leaves_something_out_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = make_repo(tmp_path, {"a": "x\n"})
+    repo.write("a", "edited\n")
+    repo.write("b", "y\n")
+    monkeypatch.setattr(_patch, "_appliable", lambda patch, _: patch[: patch.index(b"diff --git a/b")])
+    with pytest.raises(SnapshotError, match="report it"):
+        capture(repo.top)
+
+
+def test_the_trees_made_here_are_those_that_git_makes(tmp_path: Path) -> None:
+    names = [
+        "a",
+        "a.b",
+        "a-b",
+        "a0",
+        "dir/x",
+        "dir.x",
+        "dir-x",
+        "dir0/y/z/w",
+        "dir/sub/deep",
+        "d/ü",
+        "d/\udcff",
+        "z" * 5000,
+    ]
+    for object_format in ("sha1", "sha256"):
+        repo = make_repo(tmp_path / object_format, object_format=object_format)
+        listing = "".join(f"100644 {git_id(repo, name)}\t{name}\0" for name in names)
+        subprocess.run(
+            ["git", "update-index", "-z", "--index-info"], input=os.fsencode(listing), cwd=repo.top, check=True
+        )
+        tree = repo.git("write-tree")
+        entries = _git.list_tree(tree, git_dir=repo.top / ".git")
+        assert len(entries) == len(names)
+        assert _git.make_trees(entries, object_format).root == tree
+        (repo.top / ".git" / "index").write_bytes(_git.make_index(entries, object_format))
+        assert repo.git("write-tree") == tree
+
+
+def git_id(repo: Repo, content: str) -> str:
+    done = subprocess.run(
+        ["git", "hash-object", "-w", "--stdin"],
+        input=os.fsencode(content),
+        cwd=repo.top,
+        check=True,
+        capture_output=True,
+    )
+    return done.stdout.decode().strip()
+
+
+def test_modes_of_long_ago_are_no_changes_and_the_tree_is_what_a_restore_makes(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path / "repo", {"old/a": "x", "old/b": "x", "kept/c": "x"})
+    root = raw(repo, "HEAD^{tree}")
+    for folder in (b"old", b"kept"):
+        old = bytes.fromhex(repo.git("rev-parse", b"HEAD:" + folder))
+        root = root.replace(
+            old, bytes.fromhex(store_tree(repo, raw(repo, b"HEAD:" + folder).replace(b"100644 ", b"100664 ")))
+        )
+    repo.git("update-ref", "HEAD", repo.git("commit-tree", "-m", "old", store_tree(repo, root)))
+    assert b"100664" in raw(repo, "HEAD:old")
+    assert not capture(repo.top).is_dirty
+    repo.write("old/a", "edited")
+    snapshot = capture(repo.top)
+    assert statuses(snapshot) == {"old/a": "M"}
+    restore.restore(
+        tmp_path / "again",
+        base_commit=snapshot.base_commit,
+        tree=snapshot.tree,
+        patch=snapshot.patch,
+        source=repo.top,
+    )
+    assert contents(tmp_path / "again") == contents(repo.top)
+
+
+def raw(repo: Repo, tree: str | bytes) -> bytes:
+    return subprocess.run(["git", "cat-file", "tree", tree], cwd=repo.top, check=True, capture_output=True).stdout
+
+
+def store_tree(repo: Repo, data: bytes) -> str:
+    words = ["git", "hash-object", "-t", "tree", "-w", "--literally", "--stdin"]
+    return subprocess.run(words, input=data, cwd=repo.top, check=True, capture_output=True).stdout.decode().strip()

@@ -20,7 +20,7 @@ from helpers.stores import mlflow_settings, points_of, run_of, status_of
 
 from researchlab import ExperimentTracker, _recording
 from researchlab.errors import ResearchlabError, ResearchlabWarning, StoreError
-from researchlab.tracking.record import BASE_COMMIT_TAG, RUN_ID_TAG, TREE_TAG
+from researchlab.tracking._tags import BASE_COMMIT_TAG, RUN_ID_TAG, TREE_TAG
 from researchlab.tracking.runs import list_runs
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from helpers.stores import new_store
 
 from researchlab.errors import AmbiguousRunError, ConfigError, InvalidRunIdError, ResearchlabWarning, StoreError
 from researchlab.tracking import find_run_by_rlab_id, generate_run_id, get_git_state, log_flattened_params
-from researchlab.tracking.record import RUN_ID_TAG
+from researchlab.tracking._tags import RUN_ID_TAG
 from researchlab.tracking.utils import check_run_id
 
 if TYPE_CHECKING:

@@ -19,6 +19,8 @@ def check_tracking() -> None:
         tracker.log_config(Path("config.yaml"))
         tracker.log_config({"a": {"b": 1}})
         tracker.log_state({"x": 1.0}, step=3)
+        tracker.log_input("data/train.npy")
+        tracker.log_input(Path("data"))
     log_flattened_params({"a": {"b": 1}}, prefix="c")
     assert_type(generate_run_id(), str)
     assert get_git_state(".")["base_commit"]

@@ -74,6 +74,9 @@ _OPTIONS = tuple(
         "core.untrackedCache=false",
         "core.splitIndex=false",
         "core.safecrlf=false",
+        # Names that are dangerous on other systems only.
+        "core.protectNTFS=false",
+        "core.protectHFS=false",
         "core.quotePath=false",
         "core.pager=cat",
         "core.bigFileThreshold=512m",
@@ -173,26 +176,30 @@ class GitProcess:
             if process.returncode is None:
                 process.kill()
 
-    def wait(self, timeout: float = TIMEOUT) -> GitResult:
+    def wait(self, timeout: float = TIMEOUT, *, stdin: bytes | None = None) -> GitResult:
         """Return what git said, whether it succeeded or not.
+
+        Args:
+            timeout: Seconds to wait.
+            stdin: Bytes for a process that was started with empty ones, in their place.
 
         Raises:
             GitError: git did not end in time.
         """
         try:
-            stdout, stderr = self._process.communicate(self._stdin, timeout=timeout)
+            stdout, stderr = self._process.communicate(self._stdin if stdin is None else stdin, timeout=timeout)
         except subprocess.TimeoutExpired:
             message = f"git did not finish within {timeout:g} s and was stopped: {_shown(self._args)}"
             raise GitError(message) from None
         return GitResult(self._process.returncode, stdout, stderr)
 
-    def result(self, timeout: float = TIMEOUT) -> GitResult:
-        """Return what a successful git said.
+    def result(self, timeout: float = TIMEOUT, *, stdin: bytes | None = None) -> GitResult:
+        """Return what a successful git said; the arguments are those of ``wait``.
 
         Raises:
             GitError: git failed; the message holds what it said.
         """
-        result = self.wait(timeout)
+        result = self.wait(timeout, stdin=stdin)
         if result.returncode != 0:
             raise git_error(result, self._args, self._where)
         return result
@@ -219,7 +226,9 @@ def run_git(
 
 
 @contextlib.contextmanager
-def stream_git(args: Sequence[Argument], *, git_dir: Path, isolated: bool = True) -> Generator[GitStream]:
+def stream_git(
+    args: Sequence[Argument], *, git_dir: Path, env: Mapping[str, str] | None = None, isolated: bool = True
+) -> Generator[GitStream]:
     """Run git with pipes to write to and read from while it runs; wait for it at the end of the block.
 
     Raises:
@@ -230,7 +239,7 @@ def stream_git(args: Sequence[Argument], *, git_dir: Path, isolated: bool = True
             process = subprocess.Popen(
                 _command(args, git_dir, isolated=isolated),
                 cwd=git_dir,
-                env=_environment(None, isolated=isolated),
+                env=_environment(env, isolated=isolated),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

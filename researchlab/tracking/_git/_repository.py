@@ -41,6 +41,8 @@ class Repository:
         main_worktree: Root of the main work tree; ``top`` unless this is a linked work tree whose main one is known.
         remotes: URL of each remote, credentials cut out.
         file_mode: Whether the executable bit on disk means something (``core.fileMode``).
+        promisor: The remote that has the objects that a partial clone left there; None where the clone is whole.
+        sparse_index: Whether the index may hold folders in place of what a sparse checkout leaves out.
     """
 
     top: Path
@@ -53,6 +55,8 @@ class Repository:
     main_worktree: Path
     remotes: Mapping[str, str] = field(default_factory=dict[str, str])
     file_mode: bool = True
+    promisor: str | None = None
+    sparse_index: bool = False
 
     @property
     def objects(self) -> Path:
@@ -105,7 +109,9 @@ def find_repository(path: str | os.PathLike[str] = ".") -> Repository:
         branch=branch.removeprefix("refs/heads/") if branch is not None and branch != "HEAD" else None,
         main_worktree=top if git_dir == common_dir else _main_worktree(top, common_dir, settings),
         remotes=_remotes(settings),
-        file_mode=settings.get("core.filemode", ["true"])[-1].lower() not in {"false", "no", "off", "0"},
+        file_mode=_is_true(settings.get("core.filemode", ["true"])[-1]),
+        promisor=_promisor(settings),
+        sparse_index=_is_true(settings.get("index.sparse", ["false"])[-1]),
     )
 
 
@@ -154,6 +160,19 @@ def _remotes(settings: Mapping[str, list[str]]) -> dict[str, str]:
         for key, urls in sorted(settings.items())
         if key.startswith("remote.") and key.endswith(".url") and len(key) > len("remote..url")
     }
+
+
+def _promisor(settings: Mapping[str, list[str]]) -> str | None:
+    if "extensions.partialclone" in settings:
+        return settings["extensions.partialclone"][-1]
+    for key, values in settings.items():
+        if key.startswith("remote.") and key.endswith(".promisor") and _is_true(values[-1]):
+            return key[len("remote.") : -len(".promisor")]
+    return None
+
+
+def _is_true(value: str) -> bool:
+    return value.lower() not in {"false", "no", "off", "0", ""}
 
 
 def _main_worktree(top: Path, common_dir: Path, settings: Mapping[str, list[str]]) -> Path:

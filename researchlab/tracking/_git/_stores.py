@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from researchlab.tracking._git._calls import run_git, start_git
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from researchlab.tracking._git._calls import GitResult
@@ -21,7 +22,7 @@ Entry: TypeAlias = "tuple[bytes, str]"
 LIST_TREE = ("ls-tree", "-r", "-z", "--full-tree")
 """Arguments, before the tree's id, whose output ``parse_tree`` reads."""
 # -t marks what a sparse checkout skips. assume-unchanged, which would hide an edit, plays no part in a listing.
-LIST_FILES = ("ls-files", "-z", "-t", "-c", "-o", "--exclude-standard")
+LIST_FILES = ("ls-files", "-z", "-t", "-s", "-c", "-o", "--exclude-standard")
 """Arguments whose output ``parse_files`` reads."""
 
 # Bytes on disk are the bytes of the blob: no line ending, keyword or filter comes between.
@@ -41,14 +42,14 @@ _RAW_CONFIG = """\
 """
 
 
-def make_git_dir(git_dir: Path, *, object_format: ObjectFormat, borrow: Path, bare: bool = True) -> None:
+def make_git_dir(git_dir: Path, *, object_format: ObjectFormat, borrow: Path | None, bare: bool = True) -> None:
     """Make an empty git folder that reads the objects of ``borrow`` (a folder ``objects``) and runs no filter or hook.
 
-    Written by hand: it takes no process, and no template of the user gets in.
+    Written by hand: it takes no process, and no template of the user gets in. Without ``borrow`` it has its own objects
+    only, so that git cannot renew the time stamps of those that it finds elsewhere.
     """
     (git_dir / "objects" / "info").mkdir(parents=True)
     (git_dir / "refs").mkdir()
-    (git_dir / "info").mkdir()
     sha256 = object_format == "sha256"
     (git_dir / "HEAD").write_text("ref: refs/heads/main\n")
     (git_dir / "config").write_text(
@@ -56,8 +57,11 @@ def make_git_dir(git_dir: Path, *, object_format: ObjectFormat, borrow: Path, ba
         + _RAW_CONFIG
         + ("[extensions]\n\tobjectFormat = sha256\n" if sha256 else "")
     )
-    (git_dir / "info" / "attributes").write_text(_RAW_ATTRIBUTES)
-    (git_dir / "objects" / "info" / "alternates").write_bytes(quote_path(os.fsencode(borrow)) + b"\n")
+    if not bare:  # no other looks for attributes
+        (git_dir / "info").mkdir()
+        (git_dir / "info" / "attributes").write_text(_RAW_ATTRIBUTES)
+    if borrow is not None:
+        (git_dir / "objects" / "info" / "alternates").write_bytes(quote_path(os.fsencode(borrow)) + b"\n")
 
 
 def quote_path(path: bytes) -> bytes:
@@ -99,13 +103,17 @@ class Listing:
 
     Attributes:
         files: Tracked files, whether they are there or not, and untracked ones that are not ignored.
+        untracked: Those of them that are not in the index.
         skipped: Those of them that a sparse checkout leaves out.
-        nested: Folders that are git repositories of their own and not submodules.
+        submodules: Path -> commit of the submodules in the index.
+        nested: Folders that are git repositories of their own and not in the index.
         unreadable: Folders that could not be listed.
     """
 
     files: frozenset[bytes]
+    untracked: frozenset[bytes]
     skipped: frozenset[bytes]
+    submodules: Mapping[bytes, str]
     nested: frozenset[bytes]
     unreadable: frozenset[bytes]
 
@@ -118,17 +126,32 @@ def list_files(top: Path) -> Listing:
 
 def parse_files(listing: GitResult) -> Listing:
     """Read what ``LIST_FILES`` printed."""
-    files: set[bytes] = set()
+    tracked: set[bytes] = set()
+    untracked: set[bytes] = set()
     skipped: set[bytes] = set()
+    submodules: dict[bytes, str] = {}
     nested: set[bytes] = set()
     for entry in listing.stdout.split(b"\0")[:-1]:
-        tag, path = entry[:1], entry[2:]
-        if path.endswith(b"/"):
-            nested.add(path[:-1])
+        if entry.startswith(b"? "):
+            path = entry[2:]
+            if path.endswith(b"/"):
+                nested.add(path[:-1])
+            else:
+                untracked.add(path)
             continue
-        files.add(path)
-        if tag == b"S":
+        meta, _, path = entry.partition(b"\t")
+        tracked.add(path)
+        if meta.startswith(b"S"):
             skipped.add(path)
+        if b" 160000 " in meta:
+            submodules.setdefault(path, meta.split(b" ")[2].decode())
     # git goes on after a folder that it may not read, and says so only here.
     unreadable = re.findall(rb"^warning: could not open directory '(.+?)/?': ", listing.stderr, re.MULTILINE)
-    return Listing(frozenset(files), frozenset(skipped), frozenset(nested), frozenset(unreadable))
+    return Listing(
+        files=frozenset(tracked | untracked),
+        untracked=frozenset(untracked),
+        skipped=frozenset(skipped),
+        submodules=submodules,
+        nested=frozenset(nested),
+        unreadable=frozenset(unreadable),
+    )

@@ -1,0 +1,326 @@
+"""Are the inputs of a run still what it read, and how do they come into the restored tree?
+
+Each input is looked for and checked by its hash before anything is executed: a changed one is reported as that, and
+never as a divergence. Those from outside of the repository are used where they are. Those from inside are put into the
+restored tree at their place: as a copy that shares its blocks with the original where the file system can do that, as a
+plain copy up to `COPIED_AT_MOST` in all, and beyond as a symlink to the original, which the re-execution is kept from
+opening for writing. Code is always copied, so that no module is found in the original checkout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import shutil
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from researchlab.errors import GitError
+from researchlab.tracking import _git, _opened
+from researchlab.tracking._digests import Digest, digest_all, digest_of
+from researchlab.tracking._inputs import SECRET
+from researchlab.tracking._wording import counted, printable, size, some
+from researchlab.tracking.record import RECORD_FOLDER, InputRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from researchlab.tracking.record import Record
+    from researchlab.tracking.runs import TrackedRun
+
+COPIED_AT_MOST = 256 << 20
+"""Bytes of inputs that are copied in all, the smallest files first, where blocks cannot be shared."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHORT = 12
+_FICLONE = 0x40049409
+
+
+class ChangedInputsError(Exception):
+    """Inputs are not what the run read, or cannot be put in their place.
+
+    Attributes:
+        findings: A line for each of them.
+    """
+
+    def __init__(self, problems: Mapping[str, str]) -> None:
+        """Say what is wrong.
+
+        Args:
+            problems: Path to what is wrong with it.
+        """
+        self._paths = tuple(problems)
+        self.findings = tuple(f"'{printable(path)}' {problem}" for path, problem in problems.items())
+        super().__init__(self.reason())
+
+    def reason(self) -> str:
+        """Return all in one sentence."""
+        if len(self.findings) == 1:
+            return f"the input {self.findings[0]}"
+        return f"{counted(len(self.findings), 'input')} cannot be had as the run read them: {some(self._paths)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundInput:
+    """An input that was found.
+
+    Attributes:
+        record: What the record says of it.
+        place: The file that has its bytes.
+        is_inside: Whether it belongs into the restored tree.
+        digest: Digest of that file, or None where it cannot be checked.
+    """
+
+    record: InputRecord
+    place: Path
+    is_inside: bool
+    digest: Digest | None
+
+
+@dataclasses.dataclass(frozen=True)
+class PutInputs:
+    """What was put into the restored tree.
+
+    Attributes:
+        replaced: Files of the snapshot that gave way to the bytes that ran.
+        linked: The originals that symlinks lead to.
+    """
+
+    replaced: tuple[str, ...] = ()
+    linked: tuple[Path, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class FoundInputs:
+    """The inputs of a run, all checked.
+
+    Attributes:
+        inputs: Those that were found.
+        unchecked: What cannot be checked, and why, a line each.
+    """
+
+    inputs: tuple[FoundInput, ...]
+    unchecked: tuple[str, ...]
+
+    def describe(self, put: PutInputs) -> str:
+        """Return what the re-execution is given, in a line; nothing where there are no inputs."""
+        if not self.inputs:
+            return ""
+        text = counted(len(self.inputs), "input")
+        if put.replaced:
+            text += f", {some(put.replaced)} in place of the snapshot's, since the run read other bytes than it holds"
+        return text
+
+
+def find_inputs(tracked: TrackedRun, record: Record, *, repo: Path, scratch: Path) -> FoundInputs:
+    """Find the inputs of a run and check their hashes.
+
+    Args:
+        tracked: The run.
+        record: Its record.
+        repo: A repository that may hold inputs at their places, besides the one that the run was made in.
+        scratch: A folder for inputs that come from the store, made when needed.
+
+    Returns:
+        The inputs.
+
+    Raises:
+        ChangedInputsError: One is not to be had as the run read it, or the record names a place that is none.
+        RecordError: The store does not give an artifact.
+    """
+    wanted = list(_wanted(record))
+    findings = {item.path: "is none that a run can have: the record was altered" for item in wanted if _is_wrong(item)}
+    if findings:
+        raise ChangedInputsError(findings)
+    roots = _roots(record, repo)
+    found: list[FoundInput] = []
+    unchecked: list[str] = []
+    searched: list[InputRecord] = []
+    for item in wanted:
+        if item.sha256 is not None:
+            kept = _fetch(tracked, item, scratch) if item.stored is not None else None
+            if kept is None:
+                searched.append(item)
+            else:
+                found.append(FoundInput(item, *kept))
+            continue
+        place = next((place for place in _places(item, roots) if _opened.signature(str(place))), None)
+        if item.why == SECRET and place is not None:
+            found.append(FoundInput(item, place, not item.path.startswith("/"), None))
+        unchecked.append(f"input '{printable(item.path)}': {printable(item.why)}")
+    # All at once, so that many are hashed at a time.
+    digests = digest_all({str(place): None for item in searched for place in _places(item, roots)})
+    for item in searched:
+        places = [place for place in _places(item, roots) if str(place) in digests]
+        right = next((place for place in places if digests[str(place)].sha256 == item.sha256), None)
+        if right is not None:
+            found.append(FoundInput(item, right, not item.path.startswith("/"), digests[str(right)]))
+            continue
+        kept = _fetch(tracked, item, scratch) if item.stored is None else None
+        if kept is not None:
+            found.append(FoundInput(item, *kept))
+        else:
+            findings[item.path] = _finding(
+                item, [(place, digests[str(place)]) for place in places], _places(item, roots)
+            )
+    if findings:
+        raise ChangedInputsError(findings)
+    return FoundInputs(tuple(found), tuple(unchecked))
+
+
+def put_inputs(found: FoundInputs, restored: Path) -> PutInputs:
+    """Put the inputs that belong into the restored tree at their places.
+
+    Args:
+        found: The inputs.
+        restored: Root of the restored tree.
+
+    Returns:
+        What was replaced and linked.
+
+    Raises:
+        ChangedInputsError: A place is taken or lies behind a symlink, an input changed meanwhile, or the disk is full.
+    """
+    replaced: list[str] = []
+    linked: list[Path] = []
+    budget = COPIED_AT_MOST
+    inside = [item for item in found.inputs if item.is_inside]
+    for item in sorted(inside, key=lambda item: (item.record.role != "code", item.record.size)):
+        try:
+            target = _free_place(restored, item.record.path)
+            if os.path.lexists(target):
+                target.unlink()
+                replaced.append(item.record.path)
+            may_copy = item.record.role == "code" or item.digest is None or item.record.size <= budget
+            if not _clone(item.place, target):
+                if may_copy:
+                    budget -= item.record.size if item.record.role != "code" else 0
+                    shutil.copyfile(item.place, target)
+                else:
+                    target.symlink_to(os.path.realpath(item.place))
+                    linked.append(item.place)
+            if not target.is_symlink():
+                shutil.copymode(item.place, target)
+        except OSError as error:
+            problem = f"cannot be put into the restored tree: {error.strerror}"
+            raise ChangedInputsError({item.record.path: problem}) from error
+    changed = [item for item in inside if item.digest is not None and digest_of(str(item.place)) != item.digest]
+    if changed:
+        raise ChangedInputsError({item.record.path: "changed while it was copied" for item in changed})
+    return PutInputs(tuple(sorted(replaced)), tuple(linked))
+
+
+def other_checkout(record: Record, repo: Path) -> Path | None:
+    """Return the root of ``repo`` where it is another checkout of the run's project: no module may come from it."""
+    snapshot = record.snapshot
+    if snapshot is None or snapshot.base_commit is None or not re.fullmatch(r"[0-9a-f]{40,64}", snapshot.base_commit):
+        return None
+    try:
+        repository = _git.find_repository(repo)
+        question = ("cat-file", "-e", f"{snapshot.base_commit}^{{commit}}")
+        is_of_project = _git.call_git(question, git_dir=repository.git_dir).returncode == 0
+    except (GitError, OSError):
+        return None
+    return repository.top if is_of_project and str(repository.top) != snapshot.repository else None
+
+
+def _wanted(record: Record) -> Iterator[InputRecord]:
+    """Yield the inputs, and the files that were over a budget: they are part of the code that cannot be left out."""
+    yield from record.inputs
+    snapshot = record.snapshot
+    if snapshot is None:
+        return
+    known = {item.path for item in record.inputs}
+    for prefix, part in (("", snapshot), *((f"{inner.path}/", inner) for inner in snapshot.nested)):
+        for path, file in part.large.items():
+            if prefix + path not in known:
+                why = part.left_out.get(path, "was over a budget")
+                yield InputRecord(path=prefix + path, role="data", why=why, sha256=file.sha256, size=file.size)
+
+
+def _is_wrong(item: InputRecord) -> bool:
+    """Return whether the record names a place that no run has, and that must not be touched."""
+    path = item.path
+    if "\0" in path or not (item.sha256 is None or _SHA256.fullmatch(item.sha256)):
+        return True
+    if path.startswith("/"):
+        return os.path.normpath(path) != path or path.startswith("//")
+    return any(part in {"", ".", ".."} or part.lower() == ".git" for part in path.split("/"))
+
+
+def _roots(record: Record, repo: Path) -> list[Path]:
+    roots = [] if record.snapshot is None else [Path(record.snapshot.repository)]
+    try:
+        roots.append(_git.find_repository(repo).top)
+    except (GitError, OSError):
+        roots.append(repo)
+    return list(dict.fromkeys(roots))
+
+
+def _places(item: InputRecord, roots: Iterable[Path]) -> list[Path]:
+    name = os.fsdecode(item.path.encode("utf-8", "surrogateescape"))
+    if name.startswith("/"):
+        return [Path(name)]
+    places = [root / name for root in roots]
+    if item.sha256 is not None:  # Git LFS names its objects by their sha256
+        first, second = item.sha256[:2], item.sha256[2:4]
+        objects = (root / ".git" / "lfs" / "objects" / first / second / item.sha256 for root in roots)
+        places += [place for place in objects if place.is_file()]
+    return places
+
+
+def _fetch(tracked: TrackedRun, item: InputRecord, scratch: Path) -> tuple[Path, bool, Digest] | None:
+    """Copy an input from the store and check it; None where the store does not have it, or has other bytes."""
+    with tracked.artifact(f"{RECORD_FOLDER}/inputs/{item.sha256}") as artifact:
+        if artifact is None:
+            return None
+        scratch.mkdir(parents=True, exist_ok=True)
+        place = scratch / str(item.sha256)
+        shutil.copyfile(artifact, place)
+    digest = digest_of(str(place))
+    if digest is None or digest.sha256 != item.sha256:
+        return None
+    return place, not item.path.startswith("/"), digest
+
+
+def _finding(item: InputRecord, others: Sequence[tuple[Path, Digest]], places: Sequence[Path]) -> str:
+    recorded = f"sha256 {str(item.sha256)[:_SHORT]}, {size(item.size)}"
+    lost = "" if item.stored is None else "is not in the store, or damaged there, and "
+    if not others:
+        where = some([str(place) for place in places])
+        return f"{lost}is missing (the run read {recorded}): there is no such file at {where}"
+    place, digest = others[0]
+    found = f"sha256 {digest.sha256[:_SHORT]}, {size(digest.size)}"
+    return f"{lost}changed: the run read {recorded}; {printable(str(place))} has {found}"
+
+
+def _free_place(restored: Path, path: str) -> Path:
+    """Return where an input belongs, its folders made; no symlink of the tree is followed on the way."""
+    *folders, name = os.fsdecode(path.encode("utf-8", "surrogateescape")).split("/")
+    place = restored
+    for folder in folders:
+        place /= folder
+        if not os.path.lexists(place):
+            place.mkdir()
+        elif not stat.S_ISDIR(place.lstat().st_mode):
+            message = f"{printable(str(place.relative_to(restored)))} is no folder there"
+            raise NotADirectoryError(0, message)
+    place /= name
+    if os.path.lexists(place) and stat.S_ISDIR(place.lstat().st_mode):
+        raise IsADirectoryError(0, "a folder is there")
+    return place
+
+
+def _clone(source: Path, target: Path) -> bool:
+    """Make a copy that shares its blocks with the original, where the file system can (btrfs, XFS, ...)."""
+    try:
+        import fcntl
+
+        with source.open("rb") as original, target.open("xb") as copy:
+            fcntl.ioctl(copy, _FICLONE, original.fileno())
+    except (ImportError, OSError):
+        target.unlink(missing_ok=True)
+        return False
+    return True

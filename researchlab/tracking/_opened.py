@@ -1,0 +1,211 @@
+"""Which files did this process open, and which of them to read?
+
+One audit hook of the interpreter notes each path at its first opening, from the first import of `researchlab.tracking`
+on, so that data which is loaded before a run starts counts as well. What C libraries open by themselves, and what other
+processes open, is not seen.
+"""
+
+from __future__ import annotations
+
+import _thread
+import contextlib
+import errno
+import importlib.util
+import os
+import stat
+import struct
+import sys
+import sysconfig
+import time
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable
+
+MOST_PATHS = 100_000
+"""Paths that are noted; beyond, they are only counted. Each takes about 300 bytes."""
+
+_WRITING = os.O_WRONLY | os.O_APPEND | os.O_TRUNC | os.O_CREAT
+_OUTPUT = b""
+_pack = struct.Struct("<qqqQ").pack
+_unpack = struct.Struct("<qqqQ").unpack
+
+
+class Signature(NamedTuple):
+    """What tells that a file was not written since: it follows symlinks."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+class _Watch:
+    """What the hook knows; there is one in a process, because a hook cannot be taken away again."""
+
+    def __init__(self) -> None:
+        self.since = 0
+        self.noted: dict[str, bytes] = {}
+        self.unnoted = 0
+        self.paused: dict[int, int] = {}
+        self.protected: frozenset[str] = frozenset()
+        paths = sysconfig.get_paths()
+        interpreter = {os.path.join(paths[name], "") for name in ("stdlib", "platstdlib")}  # noqa: PTH118
+        self.skipped = ("/proc/", "/sys/", "/dev/", *interpreter)
+
+
+_watch = _Watch()
+
+
+def install() -> None:
+    """Begin to note; a second call does nothing."""
+    if _watch.since:
+        return
+    _watch.since = time.time_ns()
+    os.register_at_fork(after_in_child=_watch.paused.clear)
+    note = _note
+
+    def hook(event: str, args: tuple[Any, ...]) -> None:
+        # Called for every audited event of the process, of which few are openings: nothing may stand before this line.
+        if event != "open":
+            return
+        try:
+            note(*args)
+        except _Refused as refusal:
+            raise PermissionError(*refusal.args) from None
+        except Exception:  # noqa: BLE001, S110 (the program's opening must not fail because of its observer)
+            pass
+
+    sys.addaudithook(hook)
+    note_modules()
+
+
+def note_modules() -> None:
+    """Note the files of the modules that are loaded and were not seen when they were opened.
+
+    The first modules are loaded before anything is noted, the main one among them, and the system opens compiled
+    extensions by itself: their files are taken to be as they are now.
+    """
+    for file in module_files():
+        with contextlib.suppress(Exception):
+            _note(file, None, 0)
+
+
+def module_files() -> list[str]:
+    """Return the files of the modules that are loaded, as they name them."""
+    # Not with getattr: a module that loads its parts lazily may do so then, and some make up a name.
+    named = [getattr(module, "__dict__", {}).get("__file__") for module in list(sys.modules.values())]
+    return [file for file in named if isinstance(file, str) and file]
+
+
+def since() -> int:
+    """Return the time, in nanoseconds since the epoch, from which on openings were noted; 0 where they are not."""
+    return _watch.since
+
+
+def reads() -> dict[str, Signature]:
+    """Return the absolute paths of the regular files whose first opening was for reading, as they were then.
+
+    A compiled module stands for its source, which the interpreter does not open.
+    """
+    return {path: Signature(*_unpack(data)) for path, data in list(_watch.noted.items()) if data}
+
+
+def outputs() -> frozenset[str]:
+    """Return the absolute paths whose first opening was for writing."""
+    return frozenset(path for path, data in list(_watch.noted.items()) if not data)
+
+
+def unnoted() -> int:
+    """Return how many openings came after ``MOST_PATHS`` paths were noted."""
+    return _watch.unnoted
+
+
+def signature(path: str) -> Signature | None:
+    """Return what tells that a regular file was not written since, or None where there is none."""
+    try:
+        status = os.stat(path)  # noqa: PTH116
+    except (OSError, ValueError):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return Signature(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+@contextlib.contextmanager
+def paused() -> Generator[None]:
+    """Let what this thread opens inside of the block not count: it is read for the record, and not by the program."""
+    thread = _thread.get_ident()
+    pauses = _watch.paused
+    pauses[thread] = pauses.get(thread, 0) + 1
+    try:
+        yield
+    finally:
+        left = pauses.pop(thread, 1) - 1
+        if left:
+            pauses[thread] = left
+
+
+def protect(paths: Iterable[str]) -> None:
+    """Refuse to open these files for writing from now on, whichever link leads to them (a re-execution's inputs)."""
+    _watch.protected = frozenset(os.path.realpath(path) for path in paths)
+
+
+def absolute(path: str) -> str:
+    """Return an absolute path in normal form; a folder before ``..`` is resolved, since it may be a symlink."""
+    if not path.startswith("/"):
+        path = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118
+    if "/../" in path or path.endswith("/.."):
+        return os.path.realpath(path)
+    return os.path.normpath(path) if "//" in path or "/./" in path else path
+
+
+class _Refused(Exception):  # noqa: N818 (becomes a PermissionError)
+    pass
+
+
+def _note(path: Any, mode: Any, flags: Any) -> None:
+    watch = _watch
+    if type(path) is not str:
+        if isinstance(path, int):
+            return
+        path = os.fsdecode(path)
+    writes = bool(flags & _WRITING) or (mode is not None and mode[:1] in {"w", "a", "x"})
+    if watch.protected and (writes or flags & os.O_RDWR) and os.path.realpath(path) in watch.protected:
+        message = "This input of a run is the original file: a re-execution does not write to it"
+        raise _Refused(errno.EPERM, message, path)
+    if path in watch.noted or path.startswith(watch.skipped):
+        return
+    if watch.paused and _thread.get_ident() in watch.paused:
+        return
+    name = _name_of(path)
+    if name is None or name in watch.noted:
+        return
+    data = _OUTPUT if writes and not (flags & os.O_EXCL and os.path.lexists(name)) else _packed(name)
+    if data is None:
+        return
+    if len(watch.noted) >= MOST_PATHS:
+        watch.unnoted += 1
+        return
+    watch.noted.setdefault(name, data)
+
+
+def _packed(path: str) -> bytes | None:
+    found = signature(path)
+    return None if found is None else _pack(*found)
+
+
+def _name_of(path: str) -> str | None:
+    """Return the absolute path to note for an opened one, or None."""
+    if "/site-packages/" in path or "/dist-packages/" in path:
+        return None
+    folder, cache, name = path.rpartition("__pycache__/")
+    if cache and not name.endswith(".pyc"):
+        return None  # being written
+    # The source is not opened where compiled code is at hand; without a source, that is the code.
+    if cache:
+        path = f"{folder}{name.partition('.')[0]}.py"  # pytest's own names have more to them than importlib knows
+    elif path.endswith(".pyc") and sys.pycache_prefix is not None:
+        with contextlib.suppress(ValueError):
+            path = importlib.util.source_from_cache(path)
+    return absolute(path)

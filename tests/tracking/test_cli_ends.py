@@ -1,0 +1,128 @@
+"""How `rlab` ends: exit codes, Ctrl-C, a pipe that closes, a store that does not answer."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.commands import RLAB, refusal, rlab
+from helpers.repos import Repo, make_repo
+from helpers.tracked_runs import RunStore, make_run_store
+
+from researchlab.tracking import _branches
+from researchlab.tracking._tags import VERDICT_TAG, VERIFIED_AT_TAG
+from researchlab.tracking.runs import find_run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUN = "2026-02-15_radiant-octopus"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
+    made = make_run_store(tmp_path / "store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
+    return made
+
+
+@pytest.fixture
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
+    made = make_repo(tmp_path / "repo", {"train.py": "print(1)\n"})
+    monkeypatch.chdir(made.top)
+    return made
+
+
+@pytest.mark.parametrize("args", [("nonsense",), ("show",), ("runs", "--limit", "0"), ("diff", "one"), ("runs", "--x")])
+def test_a_command_line_that_makes_no_sense_is_2(args: tuple[str, ...]) -> None:
+    result = rlab(*args)
+    assert (result.exit_code, result.stdout) == (2, "")
+
+
+def test_a_refusal_is_2_and_another_verdict_is_1(repo: Repo, store: RunStore) -> None:
+    store.track(RUN, repo.top, kind="interactive")
+    result = rlab("reproduce", "latest", RUN)
+    assert result.exit_code == 1
+    assert result.stdout.count("NOT RE-EXECUTABLE") == 1
+    assert "no-such-run" in refusal("reproduce", "no-such-run")
+
+
+def test_a_failure_of_the_system_is_refused_as_that(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(repo: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "/some\x1bwhere")
+
+    monkeypatch.setattr(_branches, "list_branches", full)
+    assert refusal("list") == "error: [Errno 28] No space left on device: '/some\\x1bwhere'\n"
+
+
+def test_a_verdict_is_written_to_the_run_only_on_request(repo: Repo, store: RunStore) -> None:
+    store.track(RUN, repo.top, kind="interactive")
+    before = find_run(RUN, tracking_uri=store.uri).run
+    rlab("reproduce", RUN)
+    assert find_run(RUN, tracking_uri=store.uri).run.data.tags == before.data.tags
+    assert rlab("reproduce", RUN, "--tag").exit_code == 1
+    after = find_run(RUN, tracking_uri=store.uri).run
+    new = {name: after.data.tags[name] for name in after.data.tags.keys() - before.data.tags.keys()}
+    assert new.keys() == {VERDICT_TAG, VERIFIED_AT_TAG}
+    assert new[VERDICT_TAG] == "NOT RE-EXECUTABLE"
+    assert (after.info.status, after.info.end_time) == (before.info.status, before.info.end_time)
+
+
+def test_a_dead_server_is_one_readable_line(repo: Repo) -> None:
+    for command in (("runs",), ("show", RUN)):
+        message = refusal(*command, "--tracking-uri", "http://user:secret@127.0.0.1:9")
+        assert message.startswith(
+            "error: The tracking server http://127.0.0.1:9 does not answer (Connection refused). "
+        )
+        assert "leave out --tracking-uri and unset" in message
+        assert message.count("\n") == 1
+        assert "secret" not in message
+        assert "urllib3" not in message
+
+
+def test_ctrl_c_is_130_without_a_traceback(repo: Repo, tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    code = f"""
+import pathlib, signal, time
+from researchlab import cli
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without it
+from researchlab.tracking import _branches
+def wait(repo):
+    pathlib.Path({str(started)!r}).touch()
+    time.sleep(60)
+_branches.list_branches = wait
+cli.main()
+"""
+    process = subprocess.Popen([sys.executable, "-c", code, "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    while not started.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, output, errors) == (130, b"", b"interrupted\n")
+
+
+@pytest.mark.parametrize("command", ["runs", "show", "list"])
+def test_a_reader_that_goes_away_is_met_in_silence(command: str, repo: Repo, store: RunStore) -> None:
+    store.track(RUN, repo.top, left_out={f"file{number}": "is too large" * 20 for number in range(2000)})
+    if command == "list":
+        repo.git("branch", "experiment/one")
+    mine, theirs = os.pipe()
+    os.close(mine)  # gone before the first line
+    words = [RLAB, command, *((RUN, "--all") if command == "show" else ())]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(words, stdout=theirs, stderr=subprocess.PIPE, env=buffered, check=False)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_exit_codes_are_in_every_help() -> None:
+    for command in ("runs", "show", "restore", "list", "delete", "diff", "export", "import", "reproduce", None):
+        text = " ".join(rlab(*filter(None, [command]), "--help").stdout.split())
+        assert "Exit codes: 0 done; 1 a run was not REPRODUCED" in text
