@@ -215,6 +215,7 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
             if item.sha256 is not None and item.size is not None
         },
         "pointers": snapshot.pointers,
+        "ignored": snapshot.ignored,
     }
 
 

@@ -30,6 +30,7 @@ class Reader:
         base_tree: Id of the base commit's tree; of the empty tree where there is no commit.
         base: What that tree holds.
         listing: What git knows on disk.
+        ignored: What it ignores there, as ``parse_ignored`` has it.
         source: Where to read objects.
     """
 
@@ -45,7 +46,7 @@ class Reader:
         self._case = () if _folds_case(repository.git_dir) else ("-c", "core.ignoreCase=false")
         self._env = {} if repository.promisor is None else _git.fetching_into(repository, self.make_store())
         try:
-            self.base, self.listing = self._list()
+            self.base, self.listing, self.ignored = self._list()
         except GitError as error:
             message = f"The state of {repository.top} could not be captured. {error}"
             raise SnapshotError(message) from error
@@ -63,12 +64,15 @@ class Reader:
         words = (*self._case, b"--work-tree=" + os.fsencode(top), *args)
         return _git.start_git(words, cwd=top, git_dir=self._git_dir, stdin=stdin, env=self._env)
 
-    def _list(self) -> tuple[dict[bytes, Entry], Listing]:
+    def _list(self) -> tuple[dict[bytes, Entry], Listing, frozenset[bytes]]:
         if self.repository.sparse_index:
             base = self._list_base()
-            return base, self._list_sparse(base)
-        with self.start(_git.LIST_FILES) as on_disk:
-            return self._list_base(), _git.parse_files(on_disk.result())
+            listing = self._list_sparse(base)
+            with self.start(_git.LIST_IGNORED) as ignored:
+                return base, listing, _git.parse_ignored(ignored.result().stdout)
+        with self.start(_git.LIST_FILES) as on_disk, self.start(_git.LIST_IGNORED) as ignored:
+            base = self._list_base()
+            return base, _git.parse_files(on_disk.result()), _git.parse_ignored(ignored.result().stdout)
 
     def _list_base(self) -> dict[bytes, Entry]:
         args = (*_git.LIST_TREE, self.base_tree)

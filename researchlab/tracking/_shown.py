@@ -161,6 +161,7 @@ def _repository(state: RepositoryRecord, most: int | None) -> tuple[Fact, ...]:
         _fact("tree", state.tree + ("" if state.object_format == "sha1" else f" ({state.object_format})")),
         _fact("changed", *_counted_list(state.changed, "file", most)),
         Fact("left out", _counted_list(left_out, "path", most), OPEN) if left_out else _fact("left out", "nothing"),
+        _fact("ignored", *_counted_list(state.ignored, "path", most)),
         _fact("LFS pointers", *_counted_list(state.pointers, "file", most)),
         _fact("remotes", *(f"{name}: {url}" for name, url in state.remotes.items())),
         _fact("bundle", f"{state.bundle} (commits that no remote had)" if state.bundle else "none"),

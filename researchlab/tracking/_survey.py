@@ -126,6 +126,11 @@ class Survey:
         return self._listing.files
 
     @property
+    def ignored(self) -> frozenset[bytes]:
+        """What git ignores on disk and the base commit does not hold; a folder with a slash at its end."""
+        return frozenset(path for path in self.reader.ignored if path not in self.base)
+
+    @property
     def is_dirty(self) -> bool:
         """Whether a researcher would call this work tree modified, the repositories inside it apart."""
         unknown = any(not inner.is_submodule for inner in self.inner.values())

@@ -56,6 +56,8 @@ class RepositoryRecord(_Document):
         left_out: Paths that could not be captured, each with its reason.
         large: Those of them that were over a budget, with their hash, so that the same file may be put back.
         pointers: Git LFS files that were captured as their pointers: the object that each names was on disk.
+        ignored: What git ignored, and what is therefore no part of the snapshot: files, folders with a slash at their
+            end, and ``folder/*`` where they were many. What of it the run read is among the inputs.
         bundle: Artifact that holds the commits that no remote has, or None where there is none.
     """
 
@@ -68,6 +70,7 @@ class RepositoryRecord(_Document):
     left_out: dict[str, str] = {}
     large: dict[str, FileRecord] = {}
     pointers: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     bundle: str | None = None
 
 

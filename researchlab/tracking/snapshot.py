@@ -92,6 +92,7 @@ class Snapshot:
             and excluded paths not.
         nested: The repositories inside the work tree, each after the one around it.
         pointers: Git LFS files that are captured as their pointers.
+        ignored: What git ignores: files, folders with a slash at their end, ``folder/*`` for many files in a folder.
         entries: What the snapshot's tree holds: path -> (mode, id), submodules included.
     """
 
@@ -104,6 +105,7 @@ class Snapshot:
     is_dirty: bool
     nested: tuple[NestedSnapshot, ...] = ()
     pointers: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     entries: Mapping[bytes, Entry] = field(default_factory=dict[bytes, "Entry"], repr=False, compare=False)
 
 
@@ -213,6 +215,7 @@ def _snapshot(
         is_dirty=any(other.survey.is_dirty for other in places if place.holds(other)),
         nested=nested,
         pointers=tuple(_text(path) for path in sorted(survey.pointers)),
+        ignored=tuple(_text(path) for path in sorted(survey.ignored)),
         entries=survey.entries,
     )
 

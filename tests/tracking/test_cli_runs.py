@@ -213,6 +213,7 @@ def test_show_says_what_was_recorded(repo: Repo, store: RunStore) -> None:
         left_out={"big.bin": "is larger than 100 MiB", "pipe": "is a FIFO"},
         large={"big.bin": FileRecord(sha256="f" * 64, size=200_000_000)},
         pointers=("weights.bin",),
+        ignored=("build/", "data/*"),
         bundle="rlab/base.bundle",
         nested=(nested,),
     )
@@ -227,6 +228,7 @@ def test_show_says_what_was_recorded(repo: Repo, store: RunStore) -> None:
         "changed       1 file\n                  new.txt",
         "left out      2 paths\n                  big.bin: is larger than 100 MiB (200 MB, sha256 ffffffffffff)\n",
         "                  pipe: is a FIFO\n",
+        "ignored       2 paths\n                  build/\n                  data/*",
         "LFS pointers  1 file\n                  weights.bin",
         "remotes       origin: https://example.org/a.git",
         "bundle        rlab/base.bundle (commits that no remote had)",

@@ -92,6 +92,34 @@ def test_ignored_files_are_not_listed_unless_they_are_in_the_base_commit(tmp_pat
     assert statuses(capture(repo.top)) == {"kept.log": "M"}
 
 
+def test_what_is_ignored_is_named_by_folder_where_it_is_a_whole_one(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {".gitignore": "*.log\nbuild/\n*.npy\n", "src/a": "x"})
+    repo.write("src/kept.log", "x")
+    repo.git("add", "--force", "src/kept.log")
+    repo.commit()
+    repo.git("rm", "--quiet", "--cached", "src/kept.log")
+    for path in ("build/deep/one", "src/other.log", "logs/deep/one.log", "logs/deep/two.log", "new/b", "new/b.log"):
+        repo.write(path, "y")
+    for number in range(101):
+        repo.write(f"src/data/{number}.npy", "z")
+    repo.write("src/data/code.py", "z")
+    snapshot = capture(repo.top)
+    assert snapshot.ignored == ("build/", "logs/", "new/b.log", "src/data/*", "src/other.log")
+    assert statuses(snapshot) == {"new/b": "A", "src/data/code.py": "A"}
+    assert not snapshot.left_out
+
+
+def test_the_files_of_the_root_that_are_ignored_stand_together_where_they_are_many(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {".gitignore": "*.npy\n"})
+    for number in range(101):
+        repo.write(f"{number}.npy", "z")
+    assert capture(repo.top).ignored == ("*",)
+    repo.write("sub/x.npy", "z")
+    (repo.top / "0.npy").unlink()
+    (repo.top / "1.npy").unlink()
+    assert len(capture(repo.top).ignored) == 100
+
+
 def test_edits_that_git_was_told_not_to_see_are_found(tmp_path: Path) -> None:
     repo = make_repo(tmp_path, {"assumed": "x", "skipped": "y"})
     repo.git("update-index", "--assume-unchanged", "assumed")

@@ -26,6 +26,8 @@ from researchlab.tracking.store import default_files
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from researchlab.tracking.snapshot import Snapshot
+
 pytestmark = pytest.mark.usefixtures(isolated_git.__name__)
 
 
@@ -1198,6 +1200,20 @@ def unknown_repository_format(folder: Path) -> tuple[Repo, Expected]:
     return repo, Expected(refused="fromthefuture|extension")
 
 
+def is_accounted_for(path: str, snapshot: Snapshot) -> bool:
+    """Whether a file is in the snapshot, or is named as left out or as ignored, itself or with the folder around it."""
+    states = {"": snapshot, **{f"{inner.path}/": inner.snapshot for inner in snapshot.nested}}
+    for prefix, state in states.items():
+        inside = path.removeprefix(prefix)
+        named = [item.path for item in state.left_out] + [name.removesuffix("*") for name in state.ignored]
+        if path.startswith(prefix) and (
+            os.fsencode(inside) in state.entries
+            or any(inside == name or inside.startswith(f"{name.rstrip('/')}/" if name else "") for name in named)
+        ):
+            return True
+    return False
+
+
 def check(repo: Repo, expected: Expected, into: Path) -> None:
     """Capture and restore; everything is as expected, and the original as it was."""
     at = expected.at or repo.top
@@ -1222,6 +1238,7 @@ def check(repo: Repo, expected: Expected, into: Path) -> None:
         if entry is not None:
             files[os.fsencode(path)] = entry
     assert differences(work_files(into), files) == {}
+    assert [path for path in work_files(repo.top) if not is_accounted_for(os.fsdecode(path), snapshot)] == []
     heads = {"": snapshot, **{inner.path: inner.snapshot for inner in snapshot.nested}}
     for path, inner in heads.items():
         head = Repo(into / path).git("rev-parse", "--verify", "--quiet", "HEAD", check=False)

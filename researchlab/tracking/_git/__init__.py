@@ -25,6 +25,7 @@ from researchlab.tracking._git._packs import BLOB, TREE, PackWriter
 from researchlab.tracking._git._repository import ObjectFormat, Repository, find_repository, without_credentials
 from researchlab.tracking._git._stores import (
     LIST_FILES,
+    LIST_IGNORED,
     LIST_TREE,
     Entry,
     Listing,
@@ -33,6 +34,7 @@ from researchlab.tracking._git._stores import (
     list_tree,
     make_git_dir,
     parse_files,
+    parse_ignored,
     parse_tree,
     quote_config,
     quote_path,
@@ -42,6 +44,7 @@ from researchlab.tracking._git._trees import Trees, make_index, make_trees
 __all__ = [
     "BLOB",
     "LIST_FILES",
+    "LIST_IGNORED",
     "LIST_TREE",
     "TREE",
     "Blobs",
@@ -69,6 +72,7 @@ __all__ = [
     "make_trees",
     "open_blobs",
     "parse_files",
+    "parse_ignored",
     "parse_tree",
     "quote_config",
     "quote_path",

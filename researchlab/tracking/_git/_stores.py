@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from researchlab.tracking._git._calls import run_git, start_git
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from researchlab.tracking._git._calls import GitResult
@@ -24,6 +25,9 @@ LIST_TREE = ("ls-tree", "-r", "-z", "--full-tree")
 # -t marks what a sparse checkout skips. assume-unchanged, which would hide an edit, plays no part in a listing.
 LIST_FILES = ("ls-files", "-z", "-t", "-s", "-c", "-o", "--exclude-standard")
 """Arguments whose output ``parse_files`` reads."""
+LIST_IGNORED = ("ls-files", "-z", "-o", "-i", "--exclude-standard", "--directory")
+"""Arguments whose output ``parse_ignored`` reads."""
+_MANY = 100  # ignored files in a folder that stand under one name
 
 # Bytes on disk are the bytes of the blob: no line ending, keyword or filter comes between.
 _RAW_ATTRIBUTES = "* -text -eol -crlf -filter -ident -working-tree-encoding -merge !diff\n"
@@ -155,3 +159,27 @@ def parse_files(listing: GitResult) -> Listing:
         nested=frozenset(nested),
         unreadable=frozenset(unreadable),
     )
+
+
+def parse_ignored(listing: bytes) -> frozenset[bytes]:
+    """Read what ``LIST_IGNORED`` printed.
+
+    Returns:
+        Files, folders of which all is ignored with a slash at their end, and ``folder/*`` for many files in a folder.
+    """
+    names = listing.split(b"\0")[:-1]
+    whole = {name for name in names if name.endswith(b"/")}
+    # git names a folder whose files are all ignored, and then each of the files.
+    outermost = [name for name in names if whole.isdisjoint(_folders(name))]
+    count = Counter(map(_folder, outermost))
+    return frozenset(_folder(name) + b"*" if count[_folder(name)] > _MANY else name for name in outermost)
+
+
+def _folder(name: bytes) -> bytes:
+    """Return the folder that a name stands in, with a slash at its end; nothing for the root."""
+    return b"".join(name.rstrip(b"/").rpartition(b"/")[:2])
+
+
+def _folders(name: bytes) -> Iterator[bytes]:
+    while name := _folder(name):
+        yield name
