@@ -81,10 +81,6 @@ def build(survey: Survey) -> Built:
     repository = survey.repository
     if not survey.changes:
         return Built(survey.reader.base_tree, b"")
-    entries = survey.entries
-    _check_that_it_fits(survey, entries)
-    base = _git.make_trees(survey.base, repository.object_format)
-    trees = _git.make_trees(entries, repository.object_format)
     git_dir = survey.reader.make_store()
     try:
         (git_dir / "index").write_bytes(_git.make_index(survey.base, repository.object_format))
@@ -93,25 +89,35 @@ def build(survey: Survey) -> Built:
             _git.start_git(_DIFF, git_dir=git_dir, stdin=b"", isolated=True) as differing,
             _git.start_git(_APPLY, git_dir=git_dir, stdin=b"", isolated=True) as applying,
         ):
-            with _git.PackWriter(git_dir, repository.object_format) as pack:
-                for oid, data in (base.objects | trees.objects).items():
-                    pack.add(oid, _git.TREE, data)
-                _add_base_blobs(survey, pack)
-                _add_blobs(survey, pack)
+            base, tree = _write_objects(survey, git_dir)
             survey.forget()
-            header = f"{base.root} {trees.root}\n".encode()
+            header = f"{base} {tree}\n".encode()
             patch = differing.result(stdin=header).stdout.removeprefix(header)
             patch = _appliable(patch, survey.changes)
             applying.result(stdin=patch)
-        _check(survey, trees.root, git_dir)
-        if base.root == survey.reader.base_tree:
-            return Built(trees.root, patch)
+        _check(survey, tree, git_dir)
+        if base == survey.reader.base_tree:
+            return Built(tree, patch)
         return Built(_tree_as_git_has_it(survey), patch)
     except GitError as error:
         if isinstance(error, SnapshotError):
             raise
         message = f"The snapshot of {repository.top} could not be built. {error}"
         raise SnapshotError(message) from error
+
+
+def _write_objects(survey: Survey, git_dir: Path) -> tuple[str, str]:
+    """Write all that differs into a store, and return the ids of the trees of the base commit and of the snapshot."""
+    entries = survey.entries
+    _check_that_it_fits(survey, entries)
+    base = _git.make_trees(survey.base, survey.repository.object_format)
+    trees = _git.make_trees(entries, survey.repository.object_format)
+    with _git.PackWriter(git_dir, survey.repository.object_format) as pack:
+        for oid, data in (base.objects | trees.objects).items():
+            pack.add(oid, _git.TREE, data)
+        _add_base_blobs(survey, pack)
+        _add_blobs(survey, pack)
+    return base.root, trees.root
 
 
 def _check_that_it_fits(survey: Survey, entries: Mapping[bytes, _git.Entry]) -> None:
