@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from researchlab.tracking._cli_common import (
+from researchlab.tracking._cli._common import (
     EXIT_CODES,
     EXIT_OTHER_VERDICT,
     Experiment,
@@ -17,7 +17,7 @@ from researchlab.tracking._cli_common import (
     TrackingUri,
     find,
 )
-from researchlab.tracking._completion import complete_reference
+from researchlab.tracking._cli._completion import complete_reference
 from researchlab.tracking._wording import printable_lines
 from researchlab.tracking.cli import app as tracking_app
 

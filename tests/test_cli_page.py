@@ -11,7 +11,7 @@ import pytest
 from typer.main import get_command
 
 from researchlab.cli import app
-from researchlab.tracking import _cli_common
+from researchlab.tracking._cli import _common
 from researchlab.tracking.settings import Settings
 
 PAGE = (Path(__file__).parents[1] / "docs/cli.md").read_text()
@@ -48,7 +48,7 @@ def test_the_page_names_nothing_that_is_not_there() -> None:
 
 
 def test_each_exit_code_is_on_the_page() -> None:
-    codes = {value for name, value in vars(_cli_common).items() if name.startswith("EXIT_") and isinstance(value, int)}
+    codes = {value for name, value in vars(_common).items() if name.startswith("EXIT_") and isinstance(value, int)}
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", section("Exit codes"), re.MULTILINE)} == codes | {0}
 
 

@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from researchlab.errors import GitError
-from researchlab.tracking import _git, _opened
-from researchlab.tracking._digests import Digest, digest_all, digest_of
-from researchlab.tracking._inputs import SECRET
+from researchlab.tracking import _git
+from researchlab.tracking._reading import _opened
+from researchlab.tracking._reading._digests import Digest, digest_all, digest_of
+from researchlab.tracking._reading._inputs import SECRET
 from researchlab.tracking._wording import counted, printable, size, some
 from researchlab.tracking.record import RECORD_FOLDER, InputRecord
 

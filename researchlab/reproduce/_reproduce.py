@@ -17,7 +17,7 @@ from researchlab.reproduce._inputs import ChangedInputsError, find_inputs, other
 from researchlab.reproduce.judge import NOTHING_RECORDED, judge
 from researchlab.reproduce.verdict import Verdict, VerdictKind
 from researchlab.tracking._alive import is_alive
-from researchlab.tracking._recorded_code import RecordedCode
+from researchlab.tracking._restoring._recorded_code import RecordedCode
 from researchlab.tracking._signals import TerminationWatch
 from researchlab.tracking._tags import TREE_TAG
 from researchlab.tracking._wording import typed_command

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from researchlab._lazy import lazy_names
-from researchlab.tracking import _opened
+from researchlab.tracking._reading import _opened
 
 if TYPE_CHECKING:
     from researchlab.tracking.tracker import ExperimentTracker as ExperimentTracker

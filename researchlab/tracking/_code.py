@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from researchlab.errors import GitError, NotARepositoryError
 from researchlab.tracking import command
-from researchlab.tracking._bundle import write_bundle
 from researchlab.tracking._git import find_repository
-from researchlab.tracking._inputs import Inputs
+from researchlab.tracking._reading._inputs import Inputs
+from researchlab.tracking._restoring._bundle import write_bundle
 from researchlab.tracking._warning import warn
 from researchlab.tracking.record import (
     BUNDLE_FILE,

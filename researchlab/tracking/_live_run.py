@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from researchlab.errors import RecordError, StoreError
-from researchlab.tracking import _interception, _opened, _params, command
+from researchlab.tracking import _interception, _params, command
 from researchlab.tracking._files import RunFiles
 from researchlab.tracking._fluent import FluentRun
-from researchlab.tracking._inputs import HASHED_AT_MOST, HASHED_WHEN_KILLED, declared_files
+from researchlab.tracking._reading import _opened
+from researchlab.tracking._reading._inputs import HASHED_AT_MOST, HASHED_WHEN_KILLED, declared_files
 from researchlab.tracking._signals import Terminated, deferred_signals
 from researchlab.tracking._tags import RUN_ID_TAG, start_tags
 from researchlab.tracking._warning import warn
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
     from researchlab.tracking._code import CodeState
-    from researchlab.tracking._inputs import Inputs
+    from researchlab.tracking._reading._inputs import Inputs
     from researchlab.tracking._signals import TerminationWatch
     from researchlab.tracking.request import Request
     from researchlab.tracking.store import Store

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from researchlab.tracking import _opened
+from researchlab.tracking._reading import _opened
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

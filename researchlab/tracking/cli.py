@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import typer
 
-from researchlab.tracking import _cli_code, _cli_exchange, _cli_runs
-from researchlab.tracking._cli_common import EXIT_CODES, Group
+from researchlab.tracking._cli import _code, _exchange, _runs
+from researchlab.tracking._cli._common import EXIT_CODES, Group
 
 app = typer.Typer(
     cls=Group,
@@ -17,11 +17,11 @@ app = typer.Typer(
     help="Tracked runs: find them, and get their code back.",
     epilog=EXIT_CODES,
 )
-app.command("runs", epilog=EXIT_CODES)(_cli_runs.list_tracked)
-app.command("show", epilog=EXIT_CODES)(_cli_runs.show_run)
-app.command("restore", epilog=EXIT_CODES)(_cli_code.restore_run)
-app.command("list", epilog=EXIT_CODES)(_cli_code.list_restored)
-app.command("delete", epilog=EXIT_CODES)(_cli_code.delete_restored)
-app.command("diff", epilog=EXIT_CODES)(_cli_code.diff_runs)
-app.command("export", epilog=EXIT_CODES)(_cli_exchange.export_run)
-app.command("import", epilog=EXIT_CODES)(_cli_exchange.import_run)
+app.command("runs", epilog=EXIT_CODES)(_runs.list_tracked)
+app.command("show", epilog=EXIT_CODES)(_runs.show_run)
+app.command("restore", epilog=EXIT_CODES)(_code.restore_run)
+app.command("list", epilog=EXIT_CODES)(_code.list_restored)
+app.command("delete", epilog=EXIT_CODES)(_code.delete_restored)
+app.command("diff", epilog=EXIT_CODES)(_code.diff_runs)
+app.command("export", epilog=EXIT_CODES)(_exchange.export_run)
+app.command("import", epilog=EXIT_CODES)(_exchange.import_run)

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from researchlab.errors import ExchangeError
-from researchlab.tracking import _exchange_summary
 from researchlab.tracking._alive import is_alive
-from researchlab.tracking._exchange_archive import ArchiveReader, Part, write_archive
-from researchlab.tracking._exchange_check import check_record
-from researchlab.tracking._exchange_contents import INPUTS_LIMIT, Contents, collect
-from researchlab.tracking._exchange_format import (
+from researchlab.tracking._exchange import _summary
+from researchlab.tracking._exchange._archive import ArchiveReader, Part, write_archive
+from researchlab.tracking._exchange._check import check_record
+from researchlab.tracking._exchange._contents import INPUTS_LIMIT, Contents, collect
+from researchlab.tracking._exchange._format import (
     ARTIFACTS,
     LARGEST_MANIFEST,
     MANIFEST_FILE,
@@ -34,8 +34,8 @@ from researchlab.tracking._exchange_format import (
     NotExported,
     read_manifest,
 )
-from researchlab.tracking._exchange_store import IMPORTED_TAG, check_tags_and_params, exported_tags, store_run
-from researchlab.tracking._exchange_trace import check_trace
+from researchlab.tracking._exchange._store import IMPORTED_TAG, check_tags_and_params, exported_tags, store_run
+from researchlab.tracking._exchange._trace import check_trace
 from researchlab.tracking._signals import TerminationWatch
 from researchlab.tracking.record import RECORD_FILE, RECORD_FOLDER, Record
 from researchlab.tracking.runs import TrackedRun, default_root, find_run, the_run
@@ -106,7 +106,7 @@ class ExportedRun:
 
     def summary(self) -> str:
         """Return in a few lines what would be run: command, code, environment, inputs. Safe to print."""
-        return _exchange_summary.summary(self.manifest, self.record)
+        return _summary.summary(self.manifest, self.record)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything but the record's own details, as plain values for JSON."""

@@ -16,17 +16,24 @@ from typing import TYPE_CHECKING
 
 from researchlab.errors import GitError, RestoreError
 from researchlab.tracking import _git
-from researchlab.tracking._lenders import look_around
-from researchlab.tracking._parts import KeptFile, RepositoryCode, check_parts, check_place, enclosing, printable
-from researchlab.tracking._raw_files import check_free, is_file, remove_file, some, write_files
-from researchlab.tracking._supply import supply
-from researchlab.tracking._worktree import WorkTree, files_below
+from researchlab.tracking._capture._worktree import WorkTree, files_below
+from researchlab.tracking._restoring._lenders import look_around
+from researchlab.tracking._restoring._parts import (
+    KeptFile,
+    RepositoryCode,
+    check_parts,
+    check_place,
+    enclosing,
+    printable,
+)
+from researchlab.tracking._restoring._raw_files import check_free, is_file, remove_file, some, write_files
+from researchlab.tracking._restoring._supply import supply
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Mapping, Sequence
 
     from researchlab.tracking._git import ObjectFormat
-    from researchlab.tracking._lenders import Surroundings
+    from researchlab.tracking._restoring._lenders import Surroundings
 
 # What git says of the machine, and not of the patch.
 _NO_ROOM = re.compile(

@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Literal
 
 from researchlab.errors import SnapshotError
 from researchlab.tracking import _git
-from researchlab.tracking._budgets import leave_out_large, leave_out_many
-from researchlab.tracking._nested import survey_all
-from researchlab.tracking._patch import Built, Unsettled, build
-from researchlab.tracking._pointers import keep_pointers
-from researchlab.tracking._scratch import Scratch
-from researchlab.tracking._survey import UNREADABLE, Omission
+from researchlab.tracking._capture._budgets import leave_out_large, leave_out_many
+from researchlab.tracking._capture._nested import survey_all
+from researchlab.tracking._capture._patch import Built, Unsettled, build
+from researchlab.tracking._capture._pointers import keep_pointers
+from researchlab.tracking._capture._scratch import Scratch
+from researchlab.tracking._capture._survey import UNREADABLE, Omission
 from researchlab.tracking.settings import read_settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from researchlab.tracking._capture._nested import Place
+    from researchlab.tracking._capture._survey import Survey
     from researchlab.tracking._git import Entry, Repository
-    from researchlab.tracking._nested import Place
-    from researchlab.tracking._survey import Survey
     from researchlab.tracking.settings import Settings
 
 

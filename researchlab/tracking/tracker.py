@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from researchlab import _recording
 from researchlab.errors import ResearchlabError
-from researchlab.tracking import _opened, _params, command
+from researchlab.tracking import _params, command
 from researchlab.tracking._code import read_code_state
+from researchlab.tracking._reading import _opened
 from researchlab.tracking._signals import TerminationWatch, deferred_signals
 from researchlab.tracking.request import active_request
 from researchlab.tracking.store import Store, quiet_mlflow, resolve_store

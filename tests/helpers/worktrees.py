@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, TypeAlias
 
 import pytest
 
-from researchlab.tracking._parts import parts_of
+from researchlab.tracking._restoring._parts import parts_of
 from researchlab.tracking.restore import restore
 from researchlab.tracking.settings import Settings
 from researchlab.tracking.snapshot import capture

@@ -11,7 +11,7 @@ from helpers.repos import Repo, footprint, isolated_git, make_repo
 
 from researchlab.errors import GitError, RestoreError
 from researchlab.tracking import _git
-from researchlab.tracking._bundle import unpack, write_bundle, write_pack
+from researchlab.tracking._restoring._bundle import unpack, write_bundle, write_pack
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,7 +18,7 @@ from helpers.repos import Repo, contents, footprint, make_repo
 
 from researchlab.cli import app
 from researchlab.tracking import restore
-from researchlab.tracking._bundle import write_pack
+from researchlab.tracking._restoring._bundle import write_pack
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -15,7 +15,7 @@ from helpers.commands import RLAB, refusal, rlab
 from helpers.repos import Repo, make_repo
 from helpers.tracked_runs import RunStore, make_run_store
 
-from researchlab.tracking import _branches
+from researchlab.tracking._checkouts import _branches
 from researchlab.tracking._tags import VERDICT_TAG, VERIFIED_AT_TAG
 from researchlab.tracking.runs import find_run
 
@@ -92,7 +92,7 @@ def test_ctrl_c_is_130_without_a_traceback(repo: Repo, tmp_path: Path) -> None:
 import pathlib, signal, time
 from researchlab import cli
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts what is in the background without it
-from researchlab.tracking import _branches
+from researchlab.tracking._checkouts import _branches
 def wait(repo):
     pathlib.Path({str(started)!r}).touch()
     time.sleep(60)

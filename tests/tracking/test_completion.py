@@ -92,7 +92,7 @@ def test_completion_loads_nothing_heavy(store: RunStore) -> None:
     code = """
 import sys
 from types import SimpleNamespace
-from researchlab.tracking._completion import complete_run
+from researchlab.tracking._cli._completion import complete_run
 import researchlab.cli
 print(complete_run(SimpleNamespace(params={}), "2026-02-15"))
 print(sorted({"mlflow", "jax", "git", "numpy", "equinox", "pydantic", "sqlalchemy"} & set(sys.modules)))

@@ -26,8 +26,8 @@ from helpers.tracked_runs import make_run_store
 
 from researchlab.errors import ExchangeError
 from researchlab.tracking import exchange
-from researchlab.tracking._exchange_archive import Part, write_archive
-from researchlab.tracking._recorded_code import RecordedCode
+from researchlab.tracking._exchange._archive import Part, write_archive
+from researchlab.tracking._restoring._recorded_code import RecordedCode
 from researchlab.tracking.exchange import export_run, import_run, inspect_file
 from researchlab.tracking.runs import find_run, list_runs
 from researchlab.tracking.store import local_path

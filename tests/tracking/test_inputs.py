@@ -18,8 +18,9 @@ from helpers.repos import Repo, make_repo
 from helpers.reproduction import Project, make_project
 
 from researchlab.errors import InputError, ResearchlabError
-from researchlab.tracking import ExperimentTracker, _digests, _inputs, _opened
-from researchlab.tracking._inputs import Inputs
+from researchlab.tracking import ExperimentTracker
+from researchlab.tracking._reading import _digests, _inputs, _opened
+from researchlab.tracking._reading._inputs import Inputs
 from researchlab.tracking.runs import find_run
 from researchlab.tracking.settings import Settings
 from researchlab.tracking.snapshot import capture
@@ -178,7 +179,7 @@ def test_files_of_git_environments_tools_and_the_store_are_no_inputs(repo: Repo,
 
 
 def test_files_of_the_system_and_of_tools_at_home_are_foreign_and_data_sets_are_not() -> None:
-    from researchlab.tracking._origins import is_foreign
+    from researchlab.tracking._reading._origins import is_foreign
 
     home = os.environ["HOME"]
     ours = ["/data/x", "/tmp/x", f"{home}/scikit_learn_data/x", f"{home}/.keras/datasets/x", "/run/media/me/disk/x"]

@@ -13,8 +13,8 @@ from helpers.kept_code import add_submodule, track_whole
 from helpers.repos import Repo, contents, footprint, make_repo
 
 from researchlab.tracking import restore
-from researchlab.tracking._checkout import check_out
-from researchlab.tracking._recorded_code import RecordedCode
+from researchlab.tracking._checkouts._checkout import check_out
+from researchlab.tracking._restoring._recorded_code import RecordedCode
 from researchlab.tracking.runs import find_run
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from helpers.tracked_runs import RunStore, make_run_store
 
 from researchlab.errors import MissingPatchError, RestoreError
 from researchlab.tracking import _git
-from researchlab.tracking._parts import RepositoryCode, parts_of
-from researchlab.tracking._recorded_code import RecordedCode
+from researchlab.tracking._restoring._parts import RepositoryCode, parts_of
+from researchlab.tracking._restoring._recorded_code import RecordedCode
 from researchlab.tracking.restore import build, restore, restore_parts
 from researchlab.tracking.runs import find_run
 from researchlab.tracking.snapshot import Snapshot, capture

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 WATCHED = """
 import json, os, sys
-from researchlab.tracking import _opened
+from researchlab.tracking._reading import _opened
 {code}
 top = os.getcwd() + "/"
 names = lambda paths: sorted(path.removeprefix(top) for path in paths if path.startswith(top) and "/prog" not in path)
@@ -198,7 +198,7 @@ def test_a_protected_file_cannot_be_opened_for_writing_by_whatever_name(tmp_path
 
 @pytest.mark.parametrize("name", ["researchlab", "pytest_researchlab", "researchlab.design"])
 def test_importing_the_package_or_the_plugin_alone_installs_no_hook(tmp_path: Path, name: str) -> None:
-    code = f"import sys, {name}; print('researchlab.tracking._opened' in sys.modules)"
+    code = f"import sys, {name}; print('researchlab.tracking._reading._opened' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
 

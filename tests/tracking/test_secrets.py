@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from researchlab.tracking._secrets import _RULES, secret_reason, secret_reasons
+from researchlab.tracking._capture._secrets import _RULES, secret_reason, secret_reasons
 
 RANDOM = random.Random(0)
 ALNUM = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"

@@ -17,7 +17,8 @@ import pytest
 from helpers.repos import Repo, contents, footprint, isolated_git, make_repo
 
 from researchlab.errors import NotARepositoryError, SnapshotError
-from researchlab.tracking import _git, _nested, _patch, _survey, _worktree, restore
+from researchlab.tracking import _git, restore
+from researchlab.tracking._capture import _nested, _patch, _survey, _worktree
 from researchlab.tracking._git import find_repository
 from researchlab.tracking.settings import Settings
 from researchlab.tracking.snapshot import Change, Snapshot, capture

@@ -10,8 +10,9 @@ import pytest
 from helpers.repos import Repo, contents, footprint, isolated_git, make_repo
 
 from researchlab.errors import RestoreError
-from researchlab.tracking import _fetching, _git
-from researchlab.tracking._bundle import write_bundle, write_pack
+from researchlab.tracking import _git
+from researchlab.tracking._restoring import _fetching
+from researchlab.tracking._restoring._bundle import write_bundle, write_pack
 from researchlab.tracking.restore import restore, tree_of
 from researchlab.tracking.snapshot import Snapshot, capture
 

@@ -1,0 +1,285 @@
+"""How does the user's own checkout become the code of a run, or stay exactly as it was?
+
+The one place that changes a work tree of the user. It refuses to start where work would be mixed or lost, and takes
+everything back when something fails on the way.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from researchlab.errors import GitError, RestoreError
+from researchlab.tracking import _git, restore
+from researchlab.tracking._capture._worktree import GITLINK
+from researchlab.tracking._checkouts._inner_checkout import InnerCheckout, bring, clear_folder, fetched, place_of
+from researchlab.tracking._checkouts._interrupts import held_signals
+from researchlab.tracking._checkouts._uncommitted import stash_command, switch_back_command, uncommitted
+from researchlab.tracking._checkouts._way_back import WayBack, dated_now, has_branch, switch
+from researchlab.tracking._restoring._parts import enclosing, printable
+from researchlab.tracking.record import PATCH_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from researchlab.tracking._checkouts._interrupts import HeldSignals
+    from researchlab.tracking._git import Repository
+    from researchlab.tracking._restoring._recorded_code import RecordedCode
+
+BRANCH_FOLDER = "experiment/"
+_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedOut:
+    """What a checkout has become.
+
+    Attributes:
+        branch: The new branch, which is checked out.
+        base_commit: Id of the commit that it stands on.
+        changed: Number of paths that differ from the base commit, uncommitted as they were in the run.
+        submodules: Submodules that are not at the commit that the run had; they were not touched.
+        way_back: The command that leaves the branch again and keeps everything; of a work tree of its own, the command
+            that removes it again, with all that was changed there.
+        worktree: Root of the new linked work tree, or None where the present one was switched.
+        nested: Repositories inside that are now as in the run.
+        created: Those of them that were not checked out before.
+        fetched: Where base commits were brought from that the repository did not have, or None.
+    """
+
+    branch: str
+    base_commit: str
+    changed: int
+    submodules: tuple[str, ...]
+    way_back: str
+    worktree: Path | None = None
+    nested: tuple[str, ...] = ()
+    created: tuple[str, ...] = ()
+    fetched: str | None = None
+
+
+def check_out(code: RecordedCode, *, repo: Path, own: Sequence[Path] = (), worktree: Path | None = None) -> CheckedOut:
+    """Put the checkout on a new branch ``experiment/RUN``, with the run's changes in the work tree.
+
+    HEAD and index stand at the base commit: what was modified or untracked in the run is so again. Ignored files stay.
+    Repositories inside stand at their own commits, detached, with their own changes. A base commit that only the run's
+    bundle or a remote has is brought into the repository.
+    On a failure, Ctrl-C and SIGTERM included, the checkout goes back to where it was, and the branch is deleted.
+
+    Args:
+        code: The code of the run.
+        repo: A folder in the work tree.
+        own: Files and folders of the MLflow store in use, which are not work of the user. The default store is known.
+        worktree: Leave the present checkout alone, and make a linked work tree here: a folder that is empty or does
+            not exist yet.
+
+    Returns:
+        What was done.
+
+    Raises:
+        RestoreError: There is uncommitted work, the branch exists, the code cannot be brought back here, or something
+            is in the way. The checkout is as it was.
+        NotARepositoryError: ``repo`` is in no work tree.
+        GitError: git failed.
+    """
+    repository = _git.find_repository(repo)
+    branch = BRANCH_FOLDER + code.run_id
+    base = _base_commit(code, repository, in_place=worktree is None)
+    if has_branch(repository, branch):
+        message = (
+            f"The branch {branch} exists already. Continue there with `git switch {branch}`, "
+            f"or delete it and restore again: rlab delete {code.run_id}"
+        )
+        raise RestoreError(message)
+    if worktree is None:
+        _refuse_uncommitted(repository, code.run_id, own)
+        top = repository.top
+    else:
+        top = _free_folder(worktree)
+    brought: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="rlab-restore-") as scratch:
+        stores = code.build_all(repository.top, Path(scratch), brought=brought, history=True)
+        task = _Task(code, repository, branch, base, top, stores, own)
+        if worktree is None:
+            task.run_in_place()
+        else:
+            task.run_in_worktree()
+    nested = tuple(part.path for part in code.parts[1:])
+    created = tuple(inner.part.path for inner in task.inner if inner.before is None)
+    return CheckedOut(
+        branch=branch,
+        base_commit=base,
+        changed=sum(len(record.changed) for record in (code.snapshot, *code.snapshot.nested)),
+        submodules=task.other_submodules(),
+        way_back=task.leave_command() if worktree is None else _remove_command(repository, top, code.run_id),
+        worktree=None if worktree is None else top,
+        nested=nested,
+        created=created,
+        fetched=fetched(brought),
+    )
+
+
+class _Task:
+    """One restoration, from the proof of its trees to its end, or back."""
+
+    def __init__(
+        self,
+        code: RecordedCode,
+        repository: Repository,
+        branch: str,
+        base: str,
+        top: Path,
+        stores: Mapping[str, Path],
+        own: Sequence[Path],
+    ) -> None:
+        self._code = code
+        self._repository = repository
+        self._branch = branch
+        self._base = base
+        self._top = top
+        self._store = stores[""]
+        self._own = own
+        self._base_files = _git.list_tree(base, git_dir=self._store)
+        self.inner = [InnerCheckout(part, top, stores[part.path]) for part in code.parts[1:]]
+
+    def run_in_place(self) -> None:
+        repository, base = self._repository, self._base
+        for inner in self.inner:
+            inner.check()
+        files = self._base_files.keys() | _git.list_tree(self._code.snapshot.tree, git_dir=self._store).keys()
+        way_back = WayBack(repository, self._branch, files, own=self._own)
+        with held_signals() as held:
+            try:
+                bring(base, repository, store=self._store)
+                switch(repository, base, "--no-overwrite-ignore", "--no-track", "-c", self._branch, base)
+                held.obey()
+                self._write(held)
+            except BaseException as error:
+                try:
+                    self._go_back(error)
+                finally:
+                    way_back.go(because=error)
+                raise
+
+    def run_in_worktree(self) -> None:
+        repository, top = self._repository, self._top
+        missing = [path for path in (top, *top.parents) if not path.exists()]
+        with held_signals() as held:
+            try:
+                bring(self._base, repository, store=self._store)
+                args = ("worktree", "add", "--quiet", "--no-track", "-b", self._branch, str(top), self._base)
+                _git.run_git(args, cwd=repository.top, env=dated_now())
+                held.obey()
+                self._write(held)
+            except BaseException:
+                self._remove_worktree(missing)
+                raise
+
+    def other_submodules(self) -> tuple[str, ...]:
+        """Return the submodules that are not at the commit that the run had."""
+        known = {os.fsencode(place_of(part)) for part in self._code.parts[1:]}
+        linked = {path: oid for path, (mode, oid) in self._base_files.items() if mode == GITLINK and path not in known}
+        return tuple(sorted(os.fsdecode(path) for path, oid in linked.items() if not _is_at(self._top, path, oid)))
+
+    def leave_command(self) -> str:
+        """Return the command that leaves this branch for the former place and keeps uncommitted work in a stash."""
+        repository = _git.find_repository(self._repository.top)
+        spare = [inner.part.path for inner in self.inner if not inner.part.is_submodule]
+        go = switch_back_command(repository)
+        if uncommitted(repository, self._own):
+            go = f"{stash_command(repository, self._own, spare=spare)} && {go}"
+        inside = [command for inner in reversed(self.inner) if (command := inner.leave_command()) is not None]
+        return " && ".join([*inside, go])
+
+    def _write(self, held: HeldSignals) -> None:
+        snapshot = self._code.snapshot
+        restore.write_into_worktree(
+            self._top, base_commit=self._base, tree=snapshot.tree, patch=self._code.patch, store=self._store
+        )
+        held.obey()
+        parts = self._code.parts
+        for number, inner in enumerate(self.inner, start=1):
+            around = enclosing(inner.part, parts[:number])
+            inner.go(around=_git.find_repository(self._top / place_of(around) if around.path else self._top))
+            held.obey()
+
+    def _go_back(self, error: BaseException) -> None:
+        for inner in reversed(self.inner):
+            inner.go_back(because=error)
+
+    def _remove_worktree(self, missing: Sequence[Path]) -> None:
+        """Take a linked work tree back, as far as it came to be."""
+        repository, top = self._repository, self._top
+        for inner in reversed(self.inner):
+            inner.go_back(because=RestoreError())
+        _git.call_git(("worktree", "remove", "--force", "--force", str(top)), cwd=repository.top)
+        if top.exists():
+            clear_folder(top)
+            _git.call_git(("worktree", "prune"), cwd=repository.top)
+        if has_branch(repository, self._branch):
+            _git.run_git(("branch", "--quiet", "-D", self._branch), cwd=repository.top)
+        if not missing:
+            top.mkdir(exist_ok=True)  # git removed the empty folder that was there
+        for path in missing:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+
+
+def _base_commit(code: RecordedCode, repository: Repository, *, in_place: bool) -> str:
+    base = code.snapshot.base_commit
+    if base is None:
+        message = (
+            f"The run '{code.run_id}' was tracked before its repository had a commit: there is none that a branch or a "
+            "work tree could start from. Its code is the patch alone; in an empty folder:\n"
+            f"  mlflow artifacts download --run-id {code.mlflow_run_id} --artifact-path {PATCH_FILE} --dst-path . "
+            f"&& git init && git apply {PATCH_FILE}"
+        )
+        raise RestoreError(message)
+    if repository.head is None and in_place:
+        message = (
+            f"{repository.top} has no commit yet, so that there would be no way back. Commit first, or name another "
+            "folder for the code with --worktree."
+        )
+        raise RestoreError(message)
+    return base
+
+
+def _refuse_uncommitted(repository: Repository, run_id: str, own: Sequence[Path]) -> None:
+    paths = uncommitted(repository, own)
+    if not paths:
+        return
+    shown = "".join(f"\n  {printable(path)}" for path in paths[:_NAMED])
+    more = f"\n  and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    message = (
+        f"{repository.top} has uncommitted work, which must not be mixed with the code of '{run_id}':{shown}{more}\n"
+        f"Commit it, or put it aside and try again: {stash_command(repository, own)}\n"
+        f"Or leave it as it is, and have the code in a folder of its own: rlab restore {run_id} --worktree <folder>"
+    )
+    raise RestoreError(message)
+
+
+def _free_folder(worktree: Path) -> Path:
+    top = worktree.resolve()
+    if os.path.lexists(worktree) and (not top.is_dir() or any(top.iterdir())):
+        message = f"A work tree is made in an empty folder, and {top} is not one. Name another folder."
+        raise RestoreError(message)
+    return top
+
+
+def _remove_command(repository: Repository, top: Path, run_id: str) -> str:
+    remove = shlex.join(["git", "-C", str(repository.top), "worktree", "remove", "--force", str(top)])
+    return f"{remove} && {shlex.join(['rlab', 'delete', run_id, '--repo', str(repository.top)])}"
+
+
+def _is_at(top: Path, path: bytes, commit: str) -> bool:
+    place = top / os.fsdecode(path)
+    if not (place / ".git").exists():
+        return False
+    try:
+        return _git.find_repository(place).head == commit
+    except GitError:
+        return False

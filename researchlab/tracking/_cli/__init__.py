@@ -1,0 +1,1 @@
+"""The commands of ``rlab``, and what they print."""

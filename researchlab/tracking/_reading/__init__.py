@@ -1,0 +1,1 @@
+"""What did a run read beside its code? The parts of inputs."""
