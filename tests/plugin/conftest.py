@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STUDY = """\
-import pathlib
+import subprocess
 import sys
 import mlflow
 import numpy as np
@@ -33,7 +33,7 @@ with ExperimentTracker(run_name="steady"):
         mlflow.log_metric("x", float(x), step=step)
 
 with ExperimentTracker(run_name="drifting"):
-    rate = float(pathlib.Path(sys.argv[1]).read_text())
+    rate = float(subprocess.check_output(["cat", sys.argv[1]]))
     for step in range(20):
         mlflow.log_metric("loss", 1.0 if step < 7 else rate, step=step)
 """
@@ -74,7 +74,7 @@ def test_ordinary():
 class StoredRuns:
     """A repository with runs in its store: `steady`, `drifting`, `in-a-test`, and `foreign`, which has no record.
 
-    The first two are of one process; `drifting` reads a file outside of the repository that was changed after the run.
+    The first two are of one process; `drifting` has a file read behind Python's back that was changed after the run.
     """
 
     top: Path

@@ -39,7 +39,7 @@ _CACHES_OF_TOOLS = frozenset(
 )
 
 #: researchlab itself, which may run from its checkout: its version is recorded.
-OWN = (str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "pytest_researchlab"))
+OWN = (str(Path(__file__).parents[2]), str(Path(__file__).parents[3] / "pytest_researchlab"))
 
 
 def is_of_tools(path: str, top: str) -> bool:
