@@ -6,20 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.repos import Repo, contents, make_repo
-from helpers.tracked_runs import RunStore, make_run_store
 
 if TYPE_CHECKING:
+    from helpers.tracked_runs import RunStore
     from pathlib import Path
 
 RUN = "2026-02-15_radiant-octopus"
-
-
-@pytest.fixture(name="store")
-def used_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
-    """An empty store, the one that is in use."""
-    made = make_run_store(tmp_path / "store")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
-    return made
 
 
 @pytest.fixture(name="repo")

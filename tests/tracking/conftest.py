@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.repos import Repo, make_repo
 from helpers.stores import new_store
+from helpers.tracked_runs import RunStore, make_run_store
 
 from researchlab.tracking import command
 
@@ -30,6 +31,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repo]:
     mlflow.set_tracking_uri(None)
     while mlflow.active_run() is not None:
         mlflow.end_run()
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
+    """An empty store for runs that are made up, the one that is in use."""
+    made = make_run_store(tmp_path / "store")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
+    return made
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers.checkouts import RUN, checkout, tracked_dirty, used_store
+from helpers.checkouts import RUN, checkout, tracked_dirty
 from helpers.commands import RLAB, refusal, rlab
 from helpers.repos import Repo, contents, footprint
 
@@ -20,7 +20,7 @@ from researchlab.tracking.runs import find_run
 if TYPE_CHECKING:
     from helpers.tracked_runs import RunStore
 
-__all__ = ["checkout", "used_store"]  # fixtures
+__all__ = ["checkout"]  # a fixture
 
 
 def test_a_work_tree_of_its_own_leaves_the_checkout_alone(

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers.checkouts import RUN, checkout, cloned, state, tracked_dirty, used_store
+from helpers.checkouts import RUN, checkout, cloned, state, tracked_dirty
 from helpers.commands import RLAB, RUNNER, refusal, rlab
 from helpers.kept_code import add_submodule, track_whole
 from helpers.repos import Repo, contents, footprint, make_repo
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from helpers.tracked_runs import RunStore
 
-__all__ = ["checkout", "used_store"]  # fixtures
+__all__ = ["checkout"]  # a fixture
 
 
 def test_restore_brings_the_checkout_of_the_run_back(repo: Repo, store: RunStore) -> None:

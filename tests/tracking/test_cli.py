@@ -10,20 +10,12 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.commands import refusal, rlab
 from helpers.repos import Repo, footprint, make_repo
-from helpers.tracked_runs import RunStore, make_run_store
 
 if TYPE_CHECKING:
+    from helpers.tracked_runs import RunStore
     from pathlib import Path
 
 RUN = "2026-02-15_radiant-octopus"
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
-    """An empty store, the one that is in use."""
-    made = make_run_store(tmp_path / "store")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
-    return made
 
 
 @pytest.fixture

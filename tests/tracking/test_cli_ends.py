@@ -13,23 +13,16 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.commands import RLAB, refusal, rlab
 from helpers.repos import Repo, make_repo
-from helpers.tracked_runs import RunStore, make_run_store
 
 from researchlab.tracking._checkouts import _branches
 from researchlab.tracking._tags import VERDICT_TAG, VERIFIED_AT_TAG
 from researchlab.tracking.runs import find_run
 
 if TYPE_CHECKING:
+    from helpers.tracked_runs import RunStore
     from pathlib import Path
 
 RUN = "2026-02-15_radiant-octopus"
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
-    made = make_run_store(tmp_path / "store")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
-    return made
 
 
 @pytest.fixture

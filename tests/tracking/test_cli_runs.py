@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers.commands import RLAB, on_a_terminal, refusal, rlab
 from helpers.repos import Repo, make_repo
-from helpers.tracked_runs import RunStore, make_run_store
 
 from researchlab.tracking._tags import DIRTY_TAG, PROCESS_TAG, SCRIPT_TAG, VERDICT_TAG, VERIFIED_AT_TAG
 from researchlab.tracking.record import (
@@ -28,17 +27,11 @@ from researchlab.tracking.runs import find_run
 from researchlab.tracking.store import local_path
 
 if TYPE_CHECKING:
+    from helpers.tracked_runs import RunStore
     from pathlib import Path
 
 RUN = "2026-02-15_radiant-octopus"
 HOSTILE = "evil\x1b]0;owned\x07\x1b[2J\u202e\n\udcff.txt"
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
-    made = make_run_store(tmp_path / "store")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
-    return made
 
 
 @pytest.fixture

@@ -7,19 +7,12 @@ from typing import TYPE_CHECKING
 import pytest
 from helpers.commands import on_a_terminal, refusal, rlab
 from helpers.repos import Repo, footprint, make_repo
-from helpers.tracked_runs import RunStore, make_run_store
 
 from researchlab.tracking.tracker import ExperimentTracker
 
 if TYPE_CHECKING:
+    from helpers.tracked_runs import RunStore
     from pathlib import Path
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
-    made = make_run_store(tmp_path / "store")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
-    return made
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers.checkouts import RUN, cloned, state, used_store
+from helpers.checkouts import RUN, cloned, state
 from helpers.commands import RLAB, refusal, rlab
 from helpers.kept_code import add_submodule, track_whole
 from helpers.repos import Repo, contents, footprint, make_repo
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from helpers.tracked_runs import RunStore
-
-__all__ = ["used_store"]  # fixtures
 
 
 def everything(top: Path) -> dict[bytes, tuple[str, bytes]]:

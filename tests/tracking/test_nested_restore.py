@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from helpers.kept_code import add_submodule, track_whole
 from helpers.repos import Repo, contents, footprint, isolated_git, make_repo
-from helpers.tracked_runs import RunStore, make_run_store
 
 from researchlab.errors import MissingPatchError, RestoreError
 from researchlab.tracking import _git
@@ -21,19 +20,12 @@ from researchlab.tracking.runs import find_run
 from researchlab.tracking.snapshot import Snapshot, capture
 
 if TYPE_CHECKING:
+    from helpers.tracked_runs import RunStore
     from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures(isolated_git.__name__)
 
 RUN = "2026-02-15_radiant-octopus"
-
-
-@pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunStore:
-    """An empty store, the one that is in use."""
-    made = make_run_store(tmp_path / "store")
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", made.uri)
-    return made
 
 
 def nested(tmp_path: Path, *, object_format: str = "sha1") -> Repo:
