@@ -8,8 +8,9 @@ import pytest
 from helpers.repos import Repo, contents, make_repo
 
 if TYPE_CHECKING:
-    from helpers.tracked_runs import RunStore
     from pathlib import Path
+
+    from helpers.tracked_runs import RunStore
 
 RUN = "2026-02-15_radiant-octopus"
 

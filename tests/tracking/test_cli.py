@@ -12,8 +12,9 @@ from helpers.commands import refusal, rlab
 from helpers.repos import Repo, footprint, make_repo
 
 if TYPE_CHECKING:
-    from helpers.tracked_runs import RunStore
     from pathlib import Path
+
+    from helpers.tracked_runs import RunStore
 
 RUN = "2026-02-15_radiant-octopus"
 

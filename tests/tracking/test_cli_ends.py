@@ -19,8 +19,9 @@ from researchlab.tracking._tags import VERDICT_TAG, VERIFIED_AT_TAG
 from researchlab.tracking.runs import find_run
 
 if TYPE_CHECKING:
-    from helpers.tracked_runs import RunStore
     from pathlib import Path
+
+    from helpers.tracked_runs import RunStore
 
 RUN = "2026-02-15_radiant-octopus"
 

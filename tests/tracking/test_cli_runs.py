@@ -27,8 +27,9 @@ from researchlab.tracking.runs import find_run
 from researchlab.tracking.store import local_path
 
 if TYPE_CHECKING:
-    from helpers.tracked_runs import RunStore
     from pathlib import Path
+
+    from helpers.tracked_runs import RunStore
 
 RUN = "2026-02-15_radiant-octopus"
 HOSTILE = "evil\x1b]0;owned\x07\x1b[2J\u202e\n\udcff.txt"

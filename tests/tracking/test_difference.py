@@ -11,8 +11,9 @@ from helpers.repos import Repo, footprint, make_repo
 from researchlab.tracking.tracker import ExperimentTracker
 
 if TYPE_CHECKING:
-    from helpers.tracked_runs import RunStore
     from pathlib import Path
+
+    from helpers.tracked_runs import RunStore
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ from researchlab.tracking.runs import find_run
 from researchlab.tracking.snapshot import Snapshot, capture
 
 if TYPE_CHECKING:
-    from helpers.tracked_runs import RunStore
     from pathlib import Path
+
+    from helpers.tracked_runs import RunStore
 
 pytestmark = pytest.mark.usefixtures(isolated_git.__name__)
 
