@@ -7,11 +7,13 @@ executed again.
 
 from __future__ import annotations
 
-from typing import Literal
+import reprlib
+from typing import Annotated, Literal
 
 import pydantic
 
 from researchlab.errors import RecordError
+from researchlab.tracking._json import parse_json
 
 #: The version of the document. A reader takes documents of its own version and older ones.
 RECORD_VERSION = 2
@@ -22,7 +24,32 @@ RECORD_FILE = "record.json"
 PATCH_FILE = "run.patch"
 BUNDLE_FILE = "base.bundle"
 
+#: Seconds since the epoch that no run reaches: the year 9999, behind which no calendar goes in every time zone.
+END_OF_TIME = 253_370_764_800
+
+#: Numbers beyond these were not counted by anybody.
+LARGEST_COUNT = 2**63 - 1
+_LARGEST_PID = 2**31 - 1
+
 CommandKind = Literal["script", "module", "pytest", "code", "stdin", "interactive", "worker"]
+
+
+def _native(text: str) -> str:
+    problem = "it holds a NUL" if "\0" in text else None
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        problem = "it holds a lone surrogate that stands for no byte"
+    if problem is not None:
+        raise ValueError(problem)
+    return text
+
+
+# Text that the operating system or git gave, and that goes back to it: paths, arguments, variables, names. Bytes that
+# are not UTF-8 are lone surrogates in it. Other text is words to show, which may hold anything.
+_Native = Annotated[str, pydantic.AfterValidator(_native)]
+_Count = Annotated[int, pydantic.Field(ge=0, le=LARGEST_COUNT)]
+_Time = Annotated[float, pydantic.Field(ge=0, lt=END_OF_TIME, allow_inf_nan=False)]
 
 
 class _Document(pydantic.BaseModel):
@@ -40,7 +67,7 @@ class FileRecord(_Document):
     """
 
     sha256: str
-    size: int
+    size: _Count
 
 
 class RepositoryRecord(_Document):
@@ -64,14 +91,14 @@ class RepositoryRecord(_Document):
     base_commit: str | None
     tree: str
     object_format: Literal["sha1", "sha256"] = "sha1"
-    branch: str | None = None
-    remotes: dict[str, str] = {}
-    changed: tuple[str, ...] = ()
-    left_out: dict[str, str] = {}
-    large: dict[str, FileRecord] = {}
-    pointers: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    bundle: str | None = None
+    branch: _Native | None = None
+    remotes: dict[_Native, _Native] = {}
+    changed: tuple[_Native, ...] = ()
+    left_out: dict[_Native, str] = {}
+    large: dict[_Native, FileRecord] = {}
+    pointers: tuple[_Native, ...] = ()
+    ignored: tuple[_Native, ...] = ()
+    bundle: _Native | None = None
 
 
 class NestedRecord(RepositoryRecord):
@@ -83,9 +110,9 @@ class NestedRecord(RepositoryRecord):
         patch: Artifact that holds its patch, or None where nothing differs from its base commit.
     """
 
-    path: str
+    path: _Native
     is_submodule: bool
-    patch: str | None = None
+    patch: _Native | None = None
 
 
 class SnapshotRecord(RepositoryRecord):
@@ -96,7 +123,7 @@ class SnapshotRecord(RepositoryRecord):
         nested: The repositories inside it, each after the one around it.
     """
 
-    repository: str
+    repository: _Native
     nested: tuple[NestedRecord, ...] = ()
 
 
@@ -112,12 +139,12 @@ class InputRecord(_Document):
         stored: Artifact that holds its bytes, or None.
     """
 
-    path: str
+    path: _Native
     role: Literal["code", "data", "declared"]
     why: str
     sha256: str | None
-    size: int
-    stored: str | None = None
+    size: _Count
+    stored: _Native | None = None
 
 
 class CommandRecord(_Document):
@@ -136,13 +163,13 @@ class CommandRecord(_Document):
     """
 
     kind: CommandKind
-    flags: tuple[str, ...] = ()
-    target: str | None = None
-    argv: tuple[str, ...] = ()
-    cwd: str | None = None
-    folder: str
-    ordinal: int = 0
-    source_roots: tuple[str, ...] = ()
+    flags: tuple[_Native, ...] = ()
+    target: _Native | None = None
+    argv: tuple[_Native, ...] = ()
+    cwd: _Native | None = None
+    folder: _Native
+    ordinal: _Count = 0
+    source_roots: tuple[_Native, ...] = ()
 
 
 class EnvironmentRecord(_Document):
@@ -159,7 +186,7 @@ class EnvironmentRecord(_Document):
     python: dict[str, str] = {}
     platform: dict[str, str] = {}
     packages: dict[str, str] = {}
-    variables: dict[str, str] = {}
+    variables: dict[_Native, _Native] = {}
     jax: dict[str, str] = {}
 
 
@@ -176,9 +203,9 @@ class ResultRecord(_Document):
 
     status: Literal["FINISHED", "FAILED", "KILLED"]
     error: str | None = None
-    metrics: int = 0
-    points: int = 0
-    states: int = 0
+    metrics: _Count = 0
+    points: _Count = 0
+    states: _Count = 0
 
 
 class Record(_Document):
@@ -206,10 +233,10 @@ class Record(_Document):
     run_id: str
     experiment: str
     researchlab: str
-    started_at: float
-    ended_at: float | None = None
+    started_at: _Time
+    ended_at: _Time | None = None
     host: str
-    pid: int
+    pid: Annotated[int, pydantic.Field(gt=0, le=_LARGEST_PID)]
     snapshot: SnapshotRecord | None
     command: CommandRecord
     environment: EnvironmentRecord
@@ -239,18 +266,19 @@ def read_record(text: str | bytes, *, where: str) -> Record:
         The record.
 
     Raises:
-        RecordError: The document is not JSON, is of a newer version, or lacks a field.
+        RecordError: The document is not JSON, is of a newer version, lacks a field, or holds what no run has.
     """
-    import json
-
     try:
-        data = json.loads(text)
+        data = parse_json(text)
     except ValueError as error:
         message = f"The record of {where} is not JSON ({error}). The artifact was damaged: fetch it again."
         raise RecordError(message) from error
     version = data.get("version") if isinstance(data, dict) else None
-    if not isinstance(version, int):
-        message = f"The record of {where} names no version, so that it was not written by researchlab."
+    if type(version) is not int or version < 1:
+        message = (
+            f"The record of {where} names no version (found {reprlib.repr(version)}), so that it was not written by "
+            "researchlab."
+        )
         raise RecordError(message)
     if version > RECORD_VERSION:
         message = (
@@ -261,7 +289,15 @@ def read_record(text: str | bytes, *, where: str) -> Record:
     try:
         return Record.model_validate(data)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        message = f"The record of {where} is broken at '{field}': {first['msg']}. The artifact was damaged or edited."
+        message = f"The record of {where} is broken at {first_problem(error)}. The artifact was damaged or edited."
         raise RecordError(message) from error
+
+
+def first_problem(error: pydantic.ValidationError) -> str:
+    """Return which field of a document is wrong first, why, and what was found there."""
+    first = error.errors()[0]
+    parts = [str(part) for part in first["loc"]]
+    if parts[-1:] == ["[key]"]:  # of a name in a mapping, which is what was found
+        del parts[-2:]
+    found = "" if first["type"] == "missing" else f", found {reprlib.repr(first['input'])}"
+    return f"{'.'.join(parts)!r}: {first['msg'].removeprefix('Value error, ')}{found}"
