@@ -45,11 +45,15 @@ def _native(text: str) -> str:
     return text
 
 
-# Text that the operating system or git gave, and that goes back to it: paths, arguments, variables, names. Bytes that
-# are not UTF-8 are lone surrogates in it. Other text is words to show, which may hold anything.
-_Native = Annotated[str, pydantic.AfterValidator(_native)]
-_Count = Annotated[int, pydantic.Field(ge=0, le=LARGEST_COUNT)]
-_Time = Annotated[float, pydantic.Field(ge=0, lt=END_OF_TIME, allow_inf_nan=False)]
+#: Text that the operating system or git gave, and that goes back to it: paths, arguments, variables, names. Bytes that
+#: are not UTF-8 are lone surrogates in it. Other text of a record is words to show, which may hold anything.
+NativeText = Annotated[str, pydantic.AfterValidator(_native)]
+
+#: How many there are of something.
+Count = Annotated[int, pydantic.Field(ge=0, le=LARGEST_COUNT)]
+
+#: Seconds since the epoch.
+Time = Annotated[float, pydantic.Field(ge=0, lt=END_OF_TIME, allow_inf_nan=False)]
 
 
 class _Document(pydantic.BaseModel):
@@ -67,7 +71,7 @@ class FileRecord(_Document):
     """
 
     sha256: str
-    size: _Count
+    size: Count
 
 
 class RepositoryRecord(_Document):
@@ -91,14 +95,14 @@ class RepositoryRecord(_Document):
     base_commit: str | None
     tree: str
     object_format: Literal["sha1", "sha256"] = "sha1"
-    branch: _Native | None = None
-    remotes: dict[_Native, _Native] = {}
-    changed: tuple[_Native, ...] = ()
-    left_out: dict[_Native, str] = {}
-    large: dict[_Native, FileRecord] = {}
-    pointers: tuple[_Native, ...] = ()
-    ignored: tuple[_Native, ...] = ()
-    bundle: _Native | None = None
+    branch: NativeText | None = None
+    remotes: dict[NativeText, NativeText] = {}
+    changed: tuple[NativeText, ...] = ()
+    left_out: dict[NativeText, str] = {}
+    large: dict[NativeText, FileRecord] = {}
+    pointers: tuple[NativeText, ...] = ()
+    ignored: tuple[NativeText, ...] = ()
+    bundle: NativeText | None = None
 
 
 class NestedRecord(RepositoryRecord):
@@ -110,9 +114,9 @@ class NestedRecord(RepositoryRecord):
         patch: Artifact that holds its patch, or None where nothing differs from its base commit.
     """
 
-    path: _Native
+    path: NativeText
     is_submodule: bool
-    patch: _Native | None = None
+    patch: NativeText | None = None
 
 
 class SnapshotRecord(RepositoryRecord):
@@ -123,7 +127,7 @@ class SnapshotRecord(RepositoryRecord):
         nested: The repositories inside it, each after the one around it.
     """
 
-    repository: _Native
+    repository: NativeText
     nested: tuple[NestedRecord, ...] = ()
 
 
@@ -139,12 +143,12 @@ class InputRecord(_Document):
         stored: Artifact that holds its bytes, or None.
     """
 
-    path: _Native
+    path: NativeText
     role: Literal["code", "data", "declared"]
     why: str
     sha256: str | None
-    size: _Count
-    stored: _Native | None = None
+    size: Count
+    stored: NativeText | None = None
 
 
 class CommandRecord(_Document):
@@ -163,13 +167,13 @@ class CommandRecord(_Document):
     """
 
     kind: CommandKind
-    flags: tuple[_Native, ...] = ()
-    target: _Native | None = None
-    argv: tuple[_Native, ...] = ()
-    cwd: _Native | None = None
-    folder: _Native
-    ordinal: _Count = 0
-    source_roots: tuple[_Native, ...] = ()
+    flags: tuple[NativeText, ...] = ()
+    target: NativeText | None = None
+    argv: tuple[NativeText, ...] = ()
+    cwd: NativeText | None = None
+    folder: NativeText
+    ordinal: Count = 0
+    source_roots: tuple[NativeText, ...] = ()
 
 
 class EnvironmentRecord(_Document):
@@ -186,7 +190,7 @@ class EnvironmentRecord(_Document):
     python: dict[str, str] = {}
     platform: dict[str, str] = {}
     packages: dict[str, str] = {}
-    variables: dict[_Native, _Native] = {}
+    variables: dict[NativeText, NativeText] = {}
     jax: dict[str, str] = {}
 
 
@@ -203,9 +207,9 @@ class ResultRecord(_Document):
 
     status: Literal["FINISHED", "FAILED", "KILLED"]
     error: str | None = None
-    metrics: _Count = 0
-    points: _Count = 0
-    states: _Count = 0
+    metrics: Count = 0
+    points: Count = 0
+    states: Count = 0
 
 
 class Record(_Document):
@@ -233,8 +237,8 @@ class Record(_Document):
     run_id: str
     experiment: str
     researchlab: str
-    started_at: _Time
-    ended_at: _Time | None = None
+    started_at: Time
+    ended_at: Time | None = None
     host: str
     pid: Annotated[int, pydantic.Field(gt=0, le=_LARGEST_PID)]
     snapshot: SnapshotRecord | None
