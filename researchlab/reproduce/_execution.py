@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from researchlab.errors import NotReExecutableError
 from researchlab.tracking.command import is_environment
-from researchlab.tracking.environment import is_recorded_variable
+from researchlab.tracking.environment import is_recorded_variable, variables
 from researchlab.tracking.request import REQUEST_VARIABLE, Reply, Request
 from researchlab.tracking.store import scratch_store
 
@@ -199,7 +199,7 @@ def _environ(record: Record, *, request: Request, scratch: Path, folder: Path) -
         for name, value in os.environ.items()
         if not is_recorded_variable(name) and not name.startswith(ours)
     }
-    environ.update(record.environment.variables)
+    environ.update(variables(record.environment.variables))  # and no other: a record may come from somebody else
     roots = [str(request.restored / root) for root in record.command.source_roots]
     roots += [
         _moved(entry, request.original, request.restored)

@@ -65,7 +65,7 @@ def variables(environ: Mapping[str, str] | None = None) -> dict[str, str]:
 
 def is_recorded_variable(name: str) -> bool:
     """Return whether an environment variable may change bits and is therefore recorded."""
-    return any(fnmatchcase(name, pattern) for pattern in VARIABLES) and not _SECRET.search(name)
+    return any(fnmatchcase(name, pattern) for pattern in VARIABLES) and not _SECRET.search(name) and "=" not in name
 
 
 def describe_environment() -> EnvironmentRecord:

@@ -7,11 +7,13 @@ executed again.
 
 from __future__ import annotations
 
-from typing import Literal
+import reprlib
+from typing import Annotated, Literal
 
 import pydantic
 
 from researchlab.errors import RecordError
+from researchlab.tracking._json import parse_json
 
 #: The version of the document. A reader takes documents of its own version and older ones.
 RECORD_VERSION = 2
@@ -22,7 +24,36 @@ RECORD_FILE = "record.json"
 PATCH_FILE = "run.patch"
 BUNDLE_FILE = "base.bundle"
 
+#: Seconds since the epoch that no run reaches: the year 9999, behind which no calendar goes in every time zone.
+END_OF_TIME = 253_370_764_800
+
+#: Numbers beyond these were not counted by anybody.
+LARGEST_COUNT = 2**63 - 1
+_LARGEST_PID = 2**31 - 1
+
 CommandKind = Literal["script", "module", "pytest", "code", "stdin", "interactive", "worker"]
+
+
+def _native(text: str) -> str:
+    problem = "it holds a NUL" if "\0" in text else None
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        problem = "it holds a lone surrogate that stands for no byte"
+    if problem is not None:
+        raise ValueError(problem)
+    return text
+
+
+#: Text that the operating system or git gave, and that goes back to it: paths, arguments, variables, names. Bytes that
+#: are not UTF-8 are lone surrogates in it. Other text of a record is words to show, which may hold anything.
+NativeText = Annotated[str, pydantic.AfterValidator(_native)]
+
+#: How many there are of something.
+Count = Annotated[int, pydantic.Field(ge=0, le=LARGEST_COUNT)]
+
+#: Seconds since the epoch.
+Time = Annotated[float, pydantic.Field(ge=0, lt=END_OF_TIME, allow_inf_nan=False)]
 
 
 class _Document(pydantic.BaseModel):
@@ -40,7 +71,7 @@ class FileRecord(_Document):
     """
 
     sha256: str
-    size: int
+    size: Count
 
 
 class RepositoryRecord(_Document):
@@ -64,14 +95,14 @@ class RepositoryRecord(_Document):
     base_commit: str | None
     tree: str
     object_format: Literal["sha1", "sha256"] = "sha1"
-    branch: str | None = None
-    remotes: dict[str, str] = {}
-    changed: tuple[str, ...] = ()
-    left_out: dict[str, str] = {}
-    large: dict[str, FileRecord] = {}
-    pointers: tuple[str, ...] = ()
-    ignored: tuple[str, ...] = ()
-    bundle: str | None = None
+    branch: NativeText | None = None
+    remotes: dict[NativeText, NativeText] = {}
+    changed: tuple[NativeText, ...] = ()
+    left_out: dict[NativeText, str] = {}
+    large: dict[NativeText, FileRecord] = {}
+    pointers: tuple[NativeText, ...] = ()
+    ignored: tuple[NativeText, ...] = ()
+    bundle: NativeText | None = None
 
 
 class NestedRecord(RepositoryRecord):
@@ -83,9 +114,9 @@ class NestedRecord(RepositoryRecord):
         patch: Artifact that holds its patch, or None where nothing differs from its base commit.
     """
 
-    path: str
+    path: NativeText
     is_submodule: bool
-    patch: str | None = None
+    patch: NativeText | None = None
 
 
 class SnapshotRecord(RepositoryRecord):
@@ -96,7 +127,7 @@ class SnapshotRecord(RepositoryRecord):
         nested: The repositories inside it, each after the one around it.
     """
 
-    repository: str
+    repository: NativeText
     nested: tuple[NestedRecord, ...] = ()
 
 
@@ -112,12 +143,12 @@ class InputRecord(_Document):
         stored: Artifact that holds its bytes, or None.
     """
 
-    path: str
+    path: NativeText
     role: Literal["code", "data", "declared"]
     why: str
     sha256: str | None
-    size: int
-    stored: str | None = None
+    size: Count
+    stored: NativeText | None = None
 
 
 class CommandRecord(_Document):
@@ -136,13 +167,13 @@ class CommandRecord(_Document):
     """
 
     kind: CommandKind
-    flags: tuple[str, ...] = ()
-    target: str | None = None
-    argv: tuple[str, ...] = ()
-    cwd: str | None = None
-    folder: str
-    ordinal: int = 0
-    source_roots: tuple[str, ...] = ()
+    flags: tuple[NativeText, ...] = ()
+    target: NativeText | None = None
+    argv: tuple[NativeText, ...] = ()
+    cwd: NativeText | None = None
+    folder: NativeText
+    ordinal: Count = 0
+    source_roots: tuple[NativeText, ...] = ()
 
 
 class EnvironmentRecord(_Document):
@@ -159,7 +190,7 @@ class EnvironmentRecord(_Document):
     python: dict[str, str] = {}
     platform: dict[str, str] = {}
     packages: dict[str, str] = {}
-    variables: dict[str, str] = {}
+    variables: dict[NativeText, NativeText] = {}
     jax: dict[str, str] = {}
 
 
@@ -176,9 +207,9 @@ class ResultRecord(_Document):
 
     status: Literal["FINISHED", "FAILED", "KILLED"]
     error: str | None = None
-    metrics: int = 0
-    points: int = 0
-    states: int = 0
+    metrics: Count = 0
+    points: Count = 0
+    states: Count = 0
 
 
 class Record(_Document):
@@ -206,10 +237,10 @@ class Record(_Document):
     run_id: str
     experiment: str
     researchlab: str
-    started_at: float
-    ended_at: float | None = None
+    started_at: Time
+    ended_at: Time | None = None
     host: str
-    pid: int
+    pid: Annotated[int, pydantic.Field(gt=0, le=_LARGEST_PID)]
     snapshot: SnapshotRecord | None
     command: CommandRecord
     environment: EnvironmentRecord
@@ -239,18 +270,19 @@ def read_record(text: str | bytes, *, where: str) -> Record:
         The record.
 
     Raises:
-        RecordError: The document is not JSON, is of a newer version, or lacks a field.
+        RecordError: The document is not JSON, is of a newer version, lacks a field, or holds what no run has.
     """
-    import json
-
     try:
-        data = json.loads(text)
+        data = parse_json(text)
     except ValueError as error:
         message = f"The record of {where} is not JSON ({error}). The artifact was damaged: fetch it again."
         raise RecordError(message) from error
     version = data.get("version") if isinstance(data, dict) else None
-    if not isinstance(version, int):
-        message = f"The record of {where} names no version, so that it was not written by researchlab."
+    if type(version) is not int or version < 1:
+        message = (
+            f"The record of {where} names no version (found {reprlib.repr(version)}), so that it was not written by "
+            "researchlab."
+        )
         raise RecordError(message)
     if version > RECORD_VERSION:
         message = (
@@ -261,7 +293,15 @@ def read_record(text: str | bytes, *, where: str) -> Record:
     try:
         return Record.model_validate(data)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        message = f"The record of {where} is broken at '{field}': {first['msg']}. The artifact was damaged or edited."
+        message = f"The record of {where} is broken at {first_problem(error)}. The artifact was damaged or edited."
         raise RecordError(message) from error
+
+
+def first_problem(error: pydantic.ValidationError) -> str:
+    """Return which field of a document is wrong first, why, and what was found there."""
+    first = error.errors()[0]
+    parts = [str(part) for part in first["loc"]]
+    if parts[-1:] == ["[key]"]:  # of a name in a mapping, which is what was found
+        del parts[-2:]
+    found = "" if first["type"] == "missing" else f", found {reprlib.repr(first['input'])}"
+    return f"{'.'.join(parts)!r}: {first['msg'].removeprefix('Value error, ')}{found}"

@@ -129,6 +129,18 @@ def test_the_program_gets_its_folder_arguments_flags_variables_and_search_path(
     assert seen["pgid"] == seen["pid"]
 
 
+def test_only_variables_that_a_run_records_are_set(restored: Path) -> None:
+    before = {name: os.environ.get(name) for name in ("LD_PRELOAD", "PATH", "GIT_DIR")}
+    _, seen = run(
+        restored,
+        "answer(env=dict(os.environ))",
+        variables={"TZ": "UTC", "LD_PRELOAD": "/evil.so", "PATH": "/evil", "GIT_DIR": "/evil", "LC_X=1": "evil"},
+    )
+    assert seen["env"]["TZ"] == "UTC"
+    assert {name: seen["env"].get(name) for name in before} == before
+    assert "LC_X" not in seen["env"]
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [

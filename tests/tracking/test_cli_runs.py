@@ -269,6 +269,14 @@ def test_a_run_without_code_is_shown(repo: Repo, store: RunStore) -> None:
     assert listed()[RUN]["dirty"] is None
 
 
+@pytest.mark.parametrize("time", [float("nan"), float("inf"), 1e300, -1e11])
+def test_a_record_of_a_strange_time_is_said_to_be_broken(time: float, repo: Repo, store: RunStore) -> None:
+    store.track(RUN, repo.top, facts={"started_at": time})
+    for command in (("show", RUN), ("show", RUN, "--json")):
+        assert f"The record of run '{RUN}' is broken at 'started_at'" in refusal(*command)
+    assert RUN in rlab("runs").stdout
+
+
 @pytest.mark.parametrize("how", ["pipe", "terminal"])
 def test_a_hostile_record_cannot_drive_the_terminal(how: str, repo: Repo, store: RunStore) -> None:
     store.track(

@@ -192,6 +192,38 @@ def test_an_imported_run_is_the_run_that_was_exported(project: Project, exported
     assert added == {"rlab/base.pack"}
 
 
+def test_what_is_no_text_goes_through_too(place: Place, tmp_path: Path) -> None:
+    """Names, arguments and variables that are not UTF-8, and a message that is not even Unicode."""
+    odd = os.fsdecode(b"caf\xe9")
+    script = """
+        import sys
+        from researchlab import ExperimentTracker
+        with ExperimentTracker("e", "odd"):
+            open(sys.argv[1], "rb").read()
+            raise ValueError("\\0 \\ud800 \\udce9")
+    """
+    made = make_project(tmp_path / "project", {"run.py": script})
+    for name in (f"{odd}/{odd}.bin", f"ignored/{odd}"):
+        made.repo.write(os.fsencode(name), b"1")
+    made.repo.write(".git/info/exclude", "ignored\n")
+    made.repo.git("checkout", "-q", "-b", odd)
+    made.repo.git("remote", "add", "origin", f"https://example.org/{odd}")
+    argument = f"{made.top}/ignored/{odd}"
+    made.python("../run.py", argument, cwd=made.top / odd, env={"LC_ODD": odd}, code=1)
+
+    record = find_run("odd", tracking_uri=made.uri).record()
+    assert record.snapshot is not None
+    assert record.result is not None
+    assert record.snapshot.branch == odd
+    assert record.snapshot.changed == (f"{odd}/{odd}.bin",)
+    assert (record.command.cwd, record.command.argv) == (odd, (argument,))
+    assert record.environment.variables["LC_ODD"] == odd
+    assert [item.path for item in record.inputs] == [f"ignored/{odd}"]
+    assert record.result.error == "ValueError: \0 \ud800 \udce9"
+    place.take(export_run("odd", tmp_path / "odd.zip", tracking_uri=made.uri, repo=made.top).file)
+    assert find_run("odd", tracking_uri=place.store.tracking_uri).record() == record
+
+
 def test_the_same_run_gives_the_same_bytes_here_and_after_an_import(
     project: Project, exported: Path, place: Place
 ) -> None:
@@ -703,6 +735,13 @@ HOSTILE: dict[str, tuple[Callable[[Content, Path], Path], str]] = {
     "a name twice in JSON": (_manifest_text(b'{"version": 1, "version": 1}'), "manifest.json cannot be read"),
     "another run id": (_manifest(run_id="other"), "names the run 'other', and its record the run 'exchanged'"),
     "no version": (_manifest(version=None), "broken at 'version'"),
+    "a version that is none": (_manifest(version=True), "broken at 'version': .* found True"),
+    "a negative version": (_manifest(version=-1), "broken at 'version': .* found -1"),
+    "a start behind the calendar": (_manifest(started=253_402_300_799_999), "broken at 'started'"),
+    "a size that is none": (
+        _manifest(left_out=[{"path": "x", "why": "x", "size": 10**400}]),
+        r"broken at 'left_out\.0\.size'",
+    ),
     "an unknown field": (_manifest(extra=1), "broken at 'extra'"),
     "a status that is none": (_manifest(status="RUNNING"), "broken at 'status'"),
     "a tag without a name": (_manifest(tags={"": "x"}), "a tag of the name ''"),
@@ -722,7 +761,24 @@ HOSTILE: dict[str, tuple[Callable[[Content, Path], Path], str]] = {
     "an input in git's folder": (_input(".git/hooks/post-checkout"), "inputs.0.path that leads out"),
     "an input in GIT's folder": (_input("sub/.GIT/config"), "inputs.0.path that leads out"),
     "an input that is the root": (_input("."), "inputs.0.path that leads out"),
-    "an input with a NUL": (_input("a\0b"), "inputs.0.path that leads out"),
+    "an input with a NUL": (_input("a\0b"), r"'inputs\.0\.path': it holds a NUL, found"),
+    "an input with a stray surrogate": (_input("\ud800"), r"'inputs\.0\.path': it holds a lone surrogate"),
+    "an input above, elsewhere": (_input("a\\..\\b"), "inputs.0.path that leads out"),
+    "an input of a negative size": (_input("x", size=-1), r"'inputs\.0\.size': .* found -1"),
+    "a record from before all time": (_edited(started_at=-1e11), "'started_at': .* found -1"),
+    "a record of no time": (_edited(ended_at=float("nan")), "'ended_at': .* found nan"),
+    "a name twice in the record": (
+        _record_text(b'{"version": 1, "version": 1}'),
+        "record cannot be used.* 'version' stands in an object twice",
+    ),
+    "a variable that loads a library": (
+        _edited(environment={"variables": {"TZ": "UTC", "LD_PRELOAD": "/x.so"}}),
+        "variable at environment.variables that no run records: 'LD_PRELOAD'",
+    ),
+    "a variable that hides another": (
+        _edited(environment={"variables": {"LC_X=1": ""}}),
+        "variable at environment.variables that no run records: 'LC_X=1'",
+    ),
     "an input stored elsewhere": (_input("x", stored="../../x"), "names the artifact '../../x' at inputs.0.stored"),
     "an input that is not stored": (_input("x", stored=f"rlab/inputs/{'0' * 64}"), "which the file does not hold"),
     "an input without a hash": (_input("x", sha256="../x"), "holds no sha256 at inputs.0"),
@@ -736,6 +792,8 @@ HOSTILE: dict[str, tuple[Callable[[Content, Path], Path], str]] = {
     "a bundle elsewhere": (_snapshot(bundle="../x.bundle"), "names the artifact '../x.bundle' at snapshot.bundle"),
     "a bundle that is not there": (_missing("rlab/base.bundle"), "needs rlab/base.bundle, which"),
     "a nested repository above": (_nested(path="../sub"), "snapshot.nested.0.path that leads out"),
+    "a nested repository above, elsewhere": (_nested(path="a\\..\\b"), "snapshot.nested.0.path that leads out"),
+    "a nested repository with a stray surrogate": (_nested(path="\ud800"), "it holds a lone surrogate"),
     "an absolute nested repository": (_nested(path="/sub"), "snapshot.nested.0.path that leads out"),
     "a nested repository in git's folder": (_nested(path=".git/modules"), "snapshot.nested.0.path that leads out"),
     "a nested patch elsewhere": (_nested(patch="run.patch"), "names the artifact 'run.patch' at snapshot.nested.0"),

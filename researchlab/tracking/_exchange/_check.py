@@ -1,7 +1,8 @@
 """Is the record of an exported run one that may be believed: nothing in it leads out of the places it speaks of?
 
-A record that a stranger wrote decides where files are put when its run is re-executed. The paths of the files that git
-tracks are git's to prove; all others are checked here, as text. So are the words that end on git's command line.
+A record that a stranger wrote decides where files are put when its run is re-executed. Which text, numbers and times
+may stand in any record, its model says. The paths of the files that git tracks are git's to prove; all others are
+checked here, as text. So are the words that end on git's command line, and the variables that are set.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from researchlab.errors import RecordError, ResearchlabError
 from researchlab.tracking._exchange._format import INPUT_FOLDER, RECORD
+from researchlab.tracking.environment import is_recorded_variable
 from researchlab.tracking.record import BUNDLE_FILE, PATCH_FILE, RECORD_FOLDER, read_record
 from researchlab.tracking.utils import check_run_id
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from collections.abc import Set as AbstractSet
 
     from researchlab.tracking._exchange._archive import Refuse
@@ -55,7 +57,7 @@ def check_record(data: bytes, manifest: Manifest, refuse: Refuse) -> Record:
     try:
         record = read_record(data, where=f"the exported run '{manifest.run_id}'")
         check_run_id(record.run_id)
-    except (RecordError, RecursionError) as error:
+    except RecordError as error:
         refuse(f"its record cannot be used. {error}")
     except ResearchlabError as error:
         refuse(str(error))
@@ -70,6 +72,7 @@ def check_record(data: bytes, manifest: Manifest, refuse: Refuse) -> Record:
 def _problems(record: Record, members: AbstractSet[str]) -> Iterator[str]:
     """Yield what is wrong, in half sentences whose subject is the record."""
     yield from _command_problems(record.command)
+    yield from _variable_problems(record.environment.variables)
     for number, item in enumerate(record.inputs):
         yield from _input_problems(f"inputs.{number}", item, members)
     snapshot = record.snapshot
@@ -98,6 +101,15 @@ def _command_problems(command: CommandRecord) -> Iterator[str]:
             yield from _path_problems(f"command.{name}", folder or "")
     if command.kind == "script" and command.target is not None:
         yield from _path_problems("command.target", command.target, absolute_too=True)
+
+
+def _variable_problems(names: Iterable[str]) -> Iterator[str]:
+    # A re-execution sets them: none may decide which program or library is loaded.
+    yield from (
+        f"holds a variable at environment.variables that no run records: {name!r}"
+        for name in names
+        if not is_recorded_variable(name)
+    )
 
 
 def _repository_problems(
@@ -150,8 +162,9 @@ def _artifact_problems(where: str, name: str | None, only: str, members: Abstrac
 
 def _path_problems(where: str, path: str, *, absolute_too: bool = False) -> Iterator[str]:
     """Yield what is wrong with a path that has to stay where it is looked for: in the work tree."""
-    if absolute_too and path.startswith("/") and posixpath.normpath(path) == path and "\0" not in path:
+    if absolute_too and path.startswith("/") and posixpath.normpath(path) == path:
         return
-    parts = path.split("/")
-    if "\0" in path or any(part in {"", ".", ".."} or _GIT_FOLDER.fullmatch(part) for part in parts):
+    # A backslash is a letter here, and parts folders elsewhere.
+    harmful = any(part == ".." or _GIT_FOLDER.fullmatch(part) for part in re.split(r"[/\\]", path))
+    if harmful or any(part in {"", "."} for part in path.split("/")):
         yield f"holds a path at {where} that leads out of the work tree: {path!r}"

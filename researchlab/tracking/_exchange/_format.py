@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Literal
 
 import pydantic
 
+from researchlab.tracking._json import parse_json
 from researchlab.tracking._restoring._bundle import PACK_FILE
-from researchlab.tracking.record import BUNDLE_FILE, PATCH_FILE, RECORD_FILE, RECORD_FOLDER
+from researchlab.tracking.record import (
+    BUNDLE_FILE,
+    END_OF_TIME,
+    LARGEST_COUNT,
+    PATCH_FILE,
+    RECORD_FILE,
+    RECORD_FOLDER,
+    first_problem,
+)
 
 if TYPE_CHECKING:
     from researchlab.tracking._exchange._archive import Refuse
@@ -37,7 +46,7 @@ _OWN = re.compile(
 )
 _CONFIG = re.compile(r"\w[\w. -]*\.(?:ya?ml|json)")
 _LONGEST_NAME = 200
-_YEAR_10000 = 253_402_300_800_000
+_END_OF_TIME_MS = END_OF_TIME * 1000
 
 
 class _Part(pydantic.BaseModel):
@@ -55,7 +64,7 @@ class Member(_Part):
 
     name: str
     sha256: str = pydantic.Field(pattern=r"^[0-9a-f]{64}$")
-    size: int = pydantic.Field(ge=0)
+    size: int = pydantic.Field(ge=0, le=LARGEST_COUNT)
 
 
 class NotExported(_Part):
@@ -71,7 +80,7 @@ class NotExported(_Part):
     path: str
     why: str
     sha256: str | None = None
-    size: int | None = None
+    size: int | None = pydantic.Field(default=None, ge=0, le=LARGEST_COUNT)
 
 
 class Manifest(_Part):
@@ -93,13 +102,13 @@ class Manifest(_Part):
     """
 
     format: Literal["researchlab run"] = FORMAT
-    version: int = FORMAT_VERSION
+    version: int = pydantic.Field(default=FORMAT_VERSION, ge=1, strict=True)
     run_id: str
     researchlab: str
     experiment: str = pydantic.Field(min_length=1, max_length=500)
     status: Literal["FINISHED", "FAILED", "KILLED"]
-    started: int = pydantic.Field(ge=0, lt=_YEAR_10000)
-    ended: int | None = pydantic.Field(default=None, ge=0, lt=_YEAR_10000)
+    started: int = pydantic.Field(ge=0, lt=_END_OF_TIME_MS)
+    ended: int | None = pydantic.Field(default=None, ge=0, lt=_END_OF_TIME_MS)
     tags: dict[str, str] = {}
     params: dict[str, str] = {}
     members: tuple[Member, ...]
@@ -121,8 +130,8 @@ def read_manifest(data: bytes, refuse: Refuse) -> Manifest:
         ExchangeError: It is no manifest, of a newer version, or names a member that no export has.
     """
     try:
-        content = json.loads(data, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
+        content = parse_json(data)
+    except ValueError as error:
         refuse(f"its {MANIFEST_FILE} cannot be read ({error})")
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         refuse(f"its {MANIFEST_FILE} is not the one of an exported run")
@@ -135,9 +144,7 @@ def read_manifest(data: bytes, refuse: Refuse) -> Manifest:
     try:
         manifest = Manifest.model_validate(content)
     except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        refuse(f"its {MANIFEST_FILE} is broken at '{field}': {first['msg']}")
+        refuse(f"its {MANIFEST_FILE} is broken at {first_problem(error)}")
     _check_members(manifest.members, refuse)
     return manifest
 
@@ -172,11 +179,3 @@ def _check_members(members: tuple[Member, ...], refuse: Refuse) -> None:
         refuse(f"it holds no {RECORD}")
     if sizes[RECORD] > LARGEST_RECORD:
         refuse(f"its {RECORD} has {sizes[RECORD]} bytes, and {LARGEST_RECORD} are the most that one can have")
-
-
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        message = "a name stands in it twice"
-        raise ValueError(message)
-    return found
