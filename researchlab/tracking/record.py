@@ -7,7 +7,7 @@ executed again.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import pydantic
 
@@ -23,6 +23,9 @@ PATCH_FILE = "run.patch"
 BUNDLE_FILE = "base.bundle"
 
 CommandKind = Literal["script", "module", "pytest", "code", "stdin", "interactive", "worker"]
+
+ObjectId = Annotated[str, pydantic.StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
+"""How git names an object."""
 
 
 class _Document(pydantic.BaseModel):
@@ -61,8 +64,8 @@ class RepositoryRecord(_Document):
         bundle: Artifact that holds the commits that no remote has, or None where there is none.
     """
 
-    base_commit: str | None
-    tree: str
+    base_commit: ObjectId | None
+    tree: ObjectId
     object_format: Literal["sha1", "sha256"] = "sha1"
     branch: str | None = None
     remotes: dict[str, str] = {}
