@@ -1112,6 +1112,47 @@ def partial_and_sparse_clone(folder: Path) -> tuple[Repo, Expected]:
     return clone, Expected(instead={"folder/b": file("b\n"), "folder/c": file("c\n")})
 
 
+def treeless(folder: Path) -> Repo:
+    """Return a clone whose HEAD is a commit that was never checked out: its tree is not here."""
+    repo = filled(folder / "repo")
+    repo.git("config", "uploadpack.allowFilter", "true")
+    repo.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    text_edited(repo)
+    repo.commit()
+    repo.git("clone", "--quiet", "--filter=tree:0", f"file://{repo.top}", folder / "clone")
+    clone = Repo(folder / "clone")
+    clone.git("reset", "--quiet", "--soft", "HEAD~1")
+    return clone
+
+
+@elsewhere
+def treeless_clone_reset_to_another_commit(folder: Path) -> tuple[Repo, Expected]:
+    clone = treeless(folder)
+    clone.write("folder/b", "mine\n")
+    return clone, Expected()
+
+
+@elsewhere
+def treeless_clone_as_a_submodule(folder: Path) -> tuple[Repo, Expected]:
+    clone = treeless(folder)
+    around = filled(folder / "around")
+    clone.top.rename(around.top / "inner")
+    around.git("add", "inner")
+    around.git("commit", "--quiet", "--message", "submodule")
+    return around, Expected(nested=("inner",))
+
+
+@elsewhere
+def a_branch_and_a_tag_called_head(folder: Path) -> tuple[Repo, Expected]:
+    repo = filled(folder / "repo")
+    repo.git("update-ref", "refs/heads/HEAD", "HEAD")
+    repo.git("update-ref", "refs/tags/HEAD", "HEAD")
+    text_edited(repo)
+    repo.commit()
+    untracked(repo)
+    return repo, Expected()
+
+
 @elsewhere
 def clone_that_borrows(folder: Path) -> tuple[Repo, Expected]:
     repo = filled(folder / "re po")

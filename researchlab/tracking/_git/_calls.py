@@ -50,6 +50,10 @@ _FIXED = {
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_PAGER": "cat",
+    # The configuration of the user or the system may name files for these, the work tree not excepted.
+    "GIT_TRACE2": "0",
+    "GIT_TRACE2_EVENT": "0",
+    "GIT_TRACE2_PERF": "0",
     "LC_ALL": "C",
     "LANGUAGE": "",
     "GIT_AUTHOR_NAME": "researchlab",
