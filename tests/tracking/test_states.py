@@ -409,6 +409,13 @@ def assume_unchanged_and_skip_worktree(repo: Repo) -> None:
 
 
 @state
+def skip_worktree_and_deleted(repo: Repo) -> None:
+    repo.git("update-index", "--skip-worktree", "folder/b", "text")
+    (repo.top / "folder" / "b").unlink()
+    (repo.top / "text").unlink()
+
+
+@state
 def same_size_and_time(repo: Repo) -> None:
     path = repo.top / "text"
     before = path.stat()
@@ -1074,6 +1081,38 @@ def sparse_cone_with_a_sparse_index(folder: Path) -> tuple[Repo, Expected]:
     repo.write("folder/b", "came back and was edited\n")
     text_edited(repo)
     return repo, Expected(instead={"folder/c": file("c\n")})
+
+
+@elsewhere
+def sparse_folder_that_is_a_file(folder: Path) -> tuple[Repo, Expected]:
+    repo, _ = sparse(folder)
+    repo.write("folder", "a file now\n")
+    return repo, Expected()
+
+
+@elsewhere
+def sparse_folder_that_is_a_symlink(folder: Path) -> tuple[Repo, Expected]:
+    repo, _ = sparse(folder)
+    repo.link("folder", "/tmp")
+    return repo, Expected()
+
+
+@elsewhere
+def sparse_file_that_is_a_folder(folder: Path) -> tuple[Repo, Expected]:
+    repo = filled(folder / "repo")
+    repo.git("sparse-checkout", "set", "--no-cone", "/*", "!/text")
+    repo.write("text/new", "in a folder now\n")
+    return repo, Expected()
+
+
+@elsewhere
+def folder_of_a_sparse_index_that_is_a_file(folder: Path) -> tuple[Repo, Expected]:
+    repo = filled(folder / "repo")
+    repo.write("folder/deep/d", "d\n")
+    repo.commit()
+    repo.git("sparse-checkout", "set", "--cone", "--sparse-index")
+    repo.write("folder", "a file now\n")
+    return repo, Expected()
 
 
 @elsewhere

@@ -52,6 +52,7 @@ class Repository:
         remotes: URL of each remote, credentials cut out.
         file_mode: Whether the executable bit on disk means something (``core.fileMode``).
         promisor: The remote that has the objects that a partial clone left there; None where the clone is whole.
+        is_sparse: Whether a sparse checkout may leave files out (``core.sparseCheckout``).
         sparse_index: Whether the index may hold folders in place of what a sparse checkout leaves out.
     """
 
@@ -66,6 +67,7 @@ class Repository:
     remotes: Mapping[str, str] = field(default_factory=dict[str, str])
     file_mode: bool = True
     promisor: str | None = None
+    is_sparse: bool = False
     sparse_index: bool = False
 
     @property
@@ -123,6 +125,7 @@ def find_repository(path: str | os.PathLike[str] = ".") -> Repository:
         remotes=_remotes(settings),
         file_mode=_is_true(settings.get("core.filemode", ["true"])[-1]),
         promisor=_promisor(settings),
+        is_sparse=_is_true(settings.get("core.sparsecheckout", ["false"])[-1]),
         sparse_index=_is_true(settings.get("index.sparse", ["false"])[-1]),
     )
 

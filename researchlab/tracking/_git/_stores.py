@@ -108,7 +108,7 @@ class Listing:
     Attributes:
         files: Tracked files, whether they are there or not, and untracked ones that are not ignored.
         untracked: Those of them that are not in the index.
-        skipped: Those of them that a sparse checkout leaves out.
+        skipped: Those of them that the index says to skip, as it does with what a sparse checkout leaves out.
         submodules: Path -> commit of the submodules in the index.
         nested: Folders that are git repositories of their own and not in the index.
         unreadable: Folders that could not be listed.
