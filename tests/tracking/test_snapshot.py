@@ -453,6 +453,24 @@ def test_files_beside_others_of_the_same_letters_are_found(tmp_path: Path) -> No
     assert statuses(capture(repo.top)) == dict.fromkeys(("TEXT", "FOLDER/b", "X.LOG"), "A")
 
 
+def test_a_folder_at_a_longer_path_than_the_system_takes_is_named(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"text": "x", ".gitignore": "/ignored\n"})
+    for name in ("deep", "ignored"):
+        here = os.open(repo.top, os.O_RDONLY)
+        for part in [name, *["d" * 200] * 25]:
+            os.mkdir(part, dir_fd=here)
+            inside = os.open(part, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = inside
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+        os.close(here)
+    snapshot = capture(repo.top)
+    [(path, reason)] = reasons(snapshot).items()
+    assert (path[:9], reason) == ("deep/dddd", "is a folder that cannot be listed")
+    assert snapshot.ignored == ("ignored/",)
+    assert snapshot.is_dirty
+
+
 # Nothing is touched
 
 

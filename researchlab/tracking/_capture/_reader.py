@@ -72,7 +72,7 @@ class Reader:
                 return base, listing, _git.parse_ignored(ignored.result().stdout)
         with self.start(_git.LIST_FILES) as on_disk, self.start(_git.LIST_IGNORED) as ignored:
             base = self._list_base()
-            return base, _git.parse_files(on_disk.result()), _git.parse_ignored(ignored.result().stdout)
+            return base, _git.parse_files(on_disk.result().stdout), _git.parse_ignored(ignored.result().stdout)
 
     def _list_base(self) -> dict[bytes, Entry]:
         args = (*_git.LIST_TREE, self.base_tree)
@@ -95,10 +95,10 @@ class Reader:
         with self.start(_git.LIST_FILES) as on_disk:
             found = on_disk.wait()
         if found.returncode == 0:
-            return _git.parse_files(found)
+            return _git.parse_files(found.stdout)
         self._env = known
         with self.start(_git.LIST_FILES) as on_disk:
-            return _git.parse_files(on_disk.result())
+            return _git.parse_files(on_disk.result().stdout)
 
     def _without_shared_index(self) -> Path:
         """Return a git folder with the index of the repository, a copy where the index is split."""

@@ -199,7 +199,7 @@ class Survey:
             self._leave_out_secrets()
         for path, kind in special.found.items():
             self.leave_out(path, Omission(f"is a {kind}"))
-        for path in self._listing.unreadable | special.unreadable:
+        for path in special.unreadable:
             if not self._is_excluded(path):
                 self.left_out[path] = Omission("is a folder that cannot be listed")
 
