@@ -1273,6 +1273,29 @@ def lost_commit(folder: Path) -> tuple[Repo, Expected]:
 
 
 @elsewhere
+def ignore_rules_in_a_fifo(folder: Path) -> tuple[Repo, Expected]:
+    repo = filled(folder / "repo")
+    (repo.top / ".gitignore").unlink()
+    os.mkfifo(repo.top / ".gitignore")
+    return repo, Expected(refused=r"repo/\.gitignore is a FIFO.*wait.*rm ")
+
+
+@elsewhere
+def private_ignore_rules_in_a_fifo(folder: Path) -> tuple[Repo, Expected]:
+    repo = filled(folder / "repo")
+    (repo.top / ".git" / "info").mkdir()
+    os.mkfifo(repo.top / ".git" / "info" / "exclude")
+    return repo, Expected(refused=r"info/exclude is a FIFO")
+
+
+@elsewhere
+def attributes_in_a_fifo(folder: Path) -> tuple[Repo, Expected]:
+    repo = filled(folder / "repo")
+    os.mkfifo(repo.top / ".gitattributes")
+    return repo, Expected(named={".gitattributes": "FIFO"}, instead={".gitattributes": None})
+
+
+@elsewhere
 def unknown_repository_format(folder: Path) -> tuple[Repo, Expected]:
     repo = filled(folder / "repo")
     repo.git("config", "core.repositoryFormatVersion", "1")

@@ -98,6 +98,10 @@ _OPTIONS = tuple(
 )
 
 
+class SlowGitError(GitError):
+    """git did not end in time; it may be waited for again while its block lasts."""
+
+
 class GitResult(NamedTuple):
     """What a git process left behind."""
 
@@ -188,13 +192,13 @@ class GitProcess:
             stdin: Bytes for a process that was started with empty ones, in their place.
 
         Raises:
-            GitError: git did not end in time.
+            SlowGitError: git did not end in time.
         """
         try:
             stdout, stderr = self._process.communicate(self._stdin if stdin is None else stdin, timeout=timeout)
         except subprocess.TimeoutExpired:
             message = f"git did not finish within {timeout:g} s and was stopped: {_shown(self._args)}"
-            raise GitError(message) from None
+            raise SlowGitError(message) from None
         return GitResult(self._process.returncode, stdout, stderr)
 
     def result(self, timeout: float = TIMEOUT, *, stdin: bytes | None = None) -> GitResult:
