@@ -33,6 +33,9 @@ _LARGEST_PID = 2**31 - 1
 
 CommandKind = Literal["script", "module", "pytest", "code", "stdin", "interactive", "worker"]
 
+ObjectId = Annotated[str, pydantic.StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
+"""How git names an object."""
+
 
 def _native(text: str) -> str:
     problem = "it holds a NUL" if "\0" in text else None
@@ -92,8 +95,8 @@ class RepositoryRecord(_Document):
         bundle: Artifact that holds the commits that no remote has, or None where there is none.
     """
 
-    base_commit: str | None
-    tree: str
+    base_commit: ObjectId | None
+    tree: ObjectId
     object_format: Literal["sha1", "sha256"] = "sha1"
     branch: NativeText | None = None
     remotes: dict[NativeText, NativeText] = {}

@@ -8,10 +8,11 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers.repos import Repo, isolated_git, make_repo
+from helpers.repos import Repo, footprint, isolated_git, make_repo
 
 from researchlab.errors import GitError, NotARepositoryError
 from researchlab.tracking import _git
+from researchlab.tracking._git import _repository
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,6 +60,66 @@ def test_a_branch_of_the_same_name_as_a_tag_keeps_its_name(tmp_path: Path) -> No
     repo = make_repo(tmp_path, {"a": "x"})
     repo.git("tag", "main")
     assert _git.find_repository(repo.top).branch == "main"
+
+
+CALLED_HEAD = ["refs/heads/HEAD", "refs/tags/HEAD", "refs/HEAD", "refs/remotes/HEAD"]
+
+
+@pytest.mark.parametrize("name", CALLED_HEAD)
+@pytest.mark.parametrize("detached", [False, True])
+def test_another_ref_called_head_is_not_taken_for_it(tmp_path: Path, name: str, *, detached: bool) -> None:
+    repo = make_repo(tmp_path, {"a": "x"})
+    repo.git("update-ref", name, "HEAD")
+    head = repo.commit()
+    if detached:
+        repo.git("checkout", "--quiet", "--detach", head)
+    found = _git.find_repository(repo.top)
+    assert (found.head, found.branch) == (head, None if detached else "main")
+    assert found.head_tree == repo.git("rev-parse", f"{head}^{{tree}}")
+    assert found.object_format == "sha1"
+
+
+@pytest.mark.parametrize("names", [CALLED_HEAD[:1], CALLED_HEAD[1:2], CALLED_HEAD[2:3], CALLED_HEAD])
+def test_a_ref_called_head_is_no_first_commit(tmp_path: Path, names: list[str]) -> None:
+    repo = make_repo(tmp_path, {"a": "x"})
+    for name in names:
+        repo.git("update-ref", name, "main")
+    repo.git("symbolic-ref", "HEAD", "refs/heads/new")
+    found = _git.find_repository(repo.top)
+    assert (found.head, found.head_tree, found.branch) == (None, None, "new")
+
+
+def test_a_branch_called_head_is_one(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"a": "x"})
+    repo.git("update-ref", "refs/heads/HEAD", "HEAD")
+    repo.git("symbolic-ref", "HEAD", "refs/heads/HEAD")
+    found = _git.find_repository(repo.top)
+    assert (found.head, found.branch) == (repo.git("rev-parse", "main"), "HEAD")
+
+
+@pytest.mark.parametrize("knows_no_lazy_fetch", [True, False])
+def test_finding_a_treeless_clone_fetches_nothing_into_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, knows_no_lazy_fetch: bool
+) -> None:
+    if not knows_no_lazy_fetch:  # git before 2.45
+        monkeypatch.delitem(_repository._OFFLINE, "GIT_NO_LAZY_FETCH")
+    origin = make_repo(tmp_path / "origin", {"a": "x"})
+    origin.git("config", "uploadpack.allowFilter", "true")
+    origin.git("clone", "--quiet", "--filter=tree:0", "--no-checkout", f"file://{origin.top}", tmp_path / "clone")
+    before = footprint(tmp_path / "clone")
+    found = _git.find_repository(tmp_path / "clone")
+    assert found.head_tree == origin.git("rev-parse", "HEAD^{tree}")
+    assert (found.head, found.branch) == (origin.git("rev-parse", "HEAD"), "main")
+    assert footprint(tmp_path / "clone") == before
+
+
+@pytest.mark.parametrize("target", ["normalTarget", "eventTarget", "perfTarget"])
+def test_a_trace_that_the_user_has_configured_is_not_written(tmp_path: Path, isolated_git: Path, target: str) -> None:
+    repo = make_repo(tmp_path / "repo", {"a": "x"})
+    isolated_git.write_text(f"[trace2]\n\t{target} = {tmp_path / 'trace'}\n")
+    _git.find_repository(repo.top)
+    _git.list_files(repo.top)
+    assert not (tmp_path / "trace").exists()
 
 
 def test_a_linked_work_tree_knows_the_main_one(tmp_path: Path) -> None:

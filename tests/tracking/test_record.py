@@ -157,3 +157,10 @@ def test_a_record_that_says_two_things_is_refused() -> None:
 def test_a_record_is_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
         _record().pid = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("field", ["base_commit", "tree"])
+@pytest.mark.parametrize("oid", ["sha1", "HEAD", "1" * 39, "1" * 40 + "\n", ""])
+def test_what_is_no_object_id_is_in_no_record(field: str, oid: str) -> None:
+    with pytest.raises(ValueError, match=field):
+        SnapshotRecord(**{"base_commit": None, "tree": "0" * 40, "repository": "/repo", field: oid})

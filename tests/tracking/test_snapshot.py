@@ -18,7 +18,7 @@ from helpers.repos import Repo, contents, footprint, isolated_git, make_repo
 
 from researchlab.errors import NotARepositoryError, SnapshotError
 from researchlab.tracking import _git, restore
-from researchlab.tracking._capture import _nested, _patch, _survey, _worktree
+from researchlab.tracking._capture import _nested, _patch, _reader, _survey, _worktree
 from researchlab.tracking._git import find_repository
 from researchlab.tracking.settings import Settings
 from researchlab.tracking.snapshot import Change, Snapshot, capture
@@ -451,6 +451,42 @@ def test_files_beside_others_of_the_same_letters_are_found(tmp_path: Path) -> No
     for name in ("TEXT", "FOLDER/b", "X.LOG"):
         repo.write(name, "z")
     assert statuses(capture(repo.top)) == dict.fromkeys(("TEXT", "FOLDER/b", "X.LOG"), "A")
+
+
+def test_a_folder_at_a_longer_path_than_the_system_takes_is_named(tmp_path: Path) -> None:
+    repo = make_repo(tmp_path, {"text": "x", ".gitignore": "/ignored\n"})
+    for name in ("deep", "ignored"):
+        here = os.open(repo.top, os.O_RDONLY)
+        for part in [name, *["d" * 200] * 25]:
+            os.mkdir(part, dir_fd=here)
+            inside = os.open(part, os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = inside
+        os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+        os.close(here)
+    snapshot = capture(repo.top)
+    [(path, reason)] = reasons(snapshot).items()
+    assert (path[:9], reason) == ("deep/dddd", "is a folder that cannot be listed")
+    assert snapshot.ignored == ("ignored/",)
+    assert snapshot.is_dirty
+
+
+def test_a_listing_that_waits_for_a_fifo_is_ended_with_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = make_repo(tmp_path / "repo", {"text": "x"})
+    (repo.top / "new" / "deep").mkdir(parents=True)
+    os.mkfifo(repo.top / "new" / "deep" / ".gitignore")
+    monkeypatch.setattr(_reader, "_PATIENCE", 0.2)
+    with pytest.raises(SnapshotError, match=r"new/deep/\.gitignore is a FIFO.*rm "):
+        capture(repo.top)
+
+
+def test_a_listing_that_takes_its_time_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = make_repo(tmp_path / "repo", {"text": "x"})
+    repo.write("new", "y")
+    monkeypatch.setattr(_reader, "_PATIENCE", 0.0)
+    assert statuses(capture(repo.top)) == {"new": "A"}
 
 
 # Nothing is touched

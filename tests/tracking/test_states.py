@@ -409,6 +409,13 @@ def assume_unchanged_and_skip_worktree(repo: Repo) -> None:
 
 
 @state
+def skip_worktree_and_deleted(repo: Repo) -> None:
+    repo.git("update-index", "--skip-worktree", "folder/b", "text")
+    (repo.top / "folder" / "b").unlink()
+    (repo.top / "text").unlink()
+
+
+@state
 def same_size_and_time(repo: Repo) -> None:
     path = repo.top / "text"
     before = path.stat()
@@ -1077,6 +1084,38 @@ def sparse_cone_with_a_sparse_index(folder: Path) -> tuple[Repo, Expected]:
 
 
 @elsewhere
+def sparse_folder_that_is_a_file(folder: Path) -> tuple[Repo, Expected]:
+    repo, _ = sparse(folder)
+    repo.write("folder", "a file now\n")
+    return repo, Expected()
+
+
+@elsewhere
+def sparse_folder_that_is_a_symlink(folder: Path) -> tuple[Repo, Expected]:
+    repo, _ = sparse(folder)
+    repo.link("folder", "/tmp")
+    return repo, Expected()
+
+
+@elsewhere
+def sparse_file_that_is_a_folder(folder: Path) -> tuple[Repo, Expected]:
+    repo = filled(folder / "repo")
+    repo.git("sparse-checkout", "set", "--no-cone", "/*", "!/text")
+    repo.write("text/new", "in a folder now\n")
+    return repo, Expected()
+
+
+@elsewhere
+def folder_of_a_sparse_index_that_is_a_file(folder: Path) -> tuple[Repo, Expected]:
+    repo = filled(folder / "repo")
+    repo.write("folder/deep/d", "d\n")
+    repo.commit()
+    repo.git("sparse-checkout", "set", "--cone", "--sparse-index")
+    repo.write("folder", "a file now\n")
+    return repo, Expected()
+
+
+@elsewhere
 def shallow_clone(folder: Path) -> tuple[Repo, Expected]:
     repo = filled(folder / "repo")
     text_edited(repo)
@@ -1110,6 +1149,47 @@ def partial_and_sparse_clone(folder: Path) -> tuple[Repo, Expected]:
     clone = Repo(folder / "clone")
     clone.write("text", "mine\n")
     return clone, Expected(instead={"folder/b": file("b\n"), "folder/c": file("c\n")})
+
+
+def treeless(folder: Path) -> Repo:
+    """Return a clone whose HEAD is a commit that was never checked out: its tree is not here."""
+    repo = filled(folder / "repo")
+    repo.git("config", "uploadpack.allowFilter", "true")
+    repo.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    text_edited(repo)
+    repo.commit()
+    repo.git("clone", "--quiet", "--filter=tree:0", f"file://{repo.top}", folder / "clone")
+    clone = Repo(folder / "clone")
+    clone.git("reset", "--quiet", "--soft", "HEAD~1")
+    return clone
+
+
+@elsewhere
+def treeless_clone_reset_to_another_commit(folder: Path) -> tuple[Repo, Expected]:
+    clone = treeless(folder)
+    clone.write("folder/b", "mine\n")
+    return clone, Expected()
+
+
+@elsewhere
+def treeless_clone_as_a_submodule(folder: Path) -> tuple[Repo, Expected]:
+    clone = treeless(folder)
+    around = filled(folder / "around")
+    clone.top.rename(around.top / "inner")
+    around.git("add", "inner")
+    around.git("commit", "--quiet", "--message", "submodule")
+    return around, Expected(nested=("inner",))
+
+
+@elsewhere
+def a_branch_and_a_tag_called_head(folder: Path) -> tuple[Repo, Expected]:
+    repo = filled(folder / "repo")
+    repo.git("update-ref", "refs/heads/HEAD", "HEAD")
+    repo.git("update-ref", "refs/tags/HEAD", "HEAD")
+    text_edited(repo)
+    repo.commit()
+    untracked(repo)
+    return repo, Expected()
 
 
 @elsewhere
@@ -1190,6 +1270,29 @@ def lost_commit(folder: Path) -> tuple[Repo, Expected]:
     repo = filled(folder / "repo")
     (repo.top / ".git" / "refs" / "heads" / "main").write_text("1" * 40 + "\n")
     return repo, Expected(refused="1111111|HEAD|main")
+
+
+@elsewhere
+def ignore_rules_in_a_fifo(folder: Path) -> tuple[Repo, Expected]:
+    repo = filled(folder / "repo")
+    (repo.top / ".gitignore").unlink()
+    os.mkfifo(repo.top / ".gitignore")
+    return repo, Expected(refused=r"repo/\.gitignore is a FIFO.*wait.*rm ")
+
+
+@elsewhere
+def private_ignore_rules_in_a_fifo(folder: Path) -> tuple[Repo, Expected]:
+    repo = filled(folder / "repo")
+    (repo.top / ".git" / "info").mkdir()
+    os.mkfifo(repo.top / ".git" / "info" / "exclude")
+    return repo, Expected(refused=r"info/exclude is a FIFO")
+
+
+@elsewhere
+def attributes_in_a_fifo(folder: Path) -> tuple[Repo, Expected]:
+    repo = filled(folder / "repo")
+    os.mkfifo(repo.top / ".gitattributes")
+    return repo, Expected(named={".gitattributes": "FIFO"}, instead={".gitattributes": None})
 
 
 @elsewhere
@@ -1279,13 +1382,15 @@ def test_what_may_not_be_read_is_named() -> None:
         repo = filled(folder / "repo")
         repo.write("locked", "x").chmod(0)
         repo.write("hidden/x", "x")
+        repo.write("it': odd/x", "x")
         repo.write("listed only/x", "x")
         (repo.top / "text").chmod(0o200)
-        for name, mode in {"hidden": 0, "listed only": 0o600, "folder": 0}.items():
+        for name, mode in {"hidden": 0, "it': odd": 0, "listed only": 0o600, "folder": 0}.items():
             (repo.top / name).chmod(mode)
         snapshot = capture(repo.top)
         named = {item.path: item.reason for item in snapshot.left_out}
-        assert named.keys() >= {"locked", "text", "hidden", "folder/b", "folder/c"}, named
+        expected = {"locked", "text", "hidden", "it': odd", "folder", "folder/b", "folder/c"}
+        assert {path for path in named if not path.startswith("listed only")} == expected, named
         assert any(path.startswith("listed only") for path in named), named
         assert all(re.search("cannot be (read|listed|entered)", reason) for reason in named.values()), named
         assert not snapshot.changed

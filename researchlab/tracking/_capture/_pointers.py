@@ -6,6 +6,7 @@ pointer is captured as the file that it is.
 
 from __future__ import annotations
 
+import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -66,7 +67,8 @@ def keep_pointers(survey: Survey) -> None:
 def _has_attributes(survey: Survey) -> bool:
     """Whether anything in the repository may be in Git LFS; most have no attributes, and git is not asked then."""
     named = any(path.endswith(b".gitattributes") for paths in (survey.base, survey.files) for path in paths)
-    return named or (survey.repository.common_dir / "info" / "attributes").exists()
+    # It says no where the folder may not be entered; pathlib raises.
+    return named or os.path.exists(survey.repository.common_dir / "info" / "attributes")  # noqa: PTH110
 
 
 def _is_named(survey: Survey, path: bytes, pointer: Pointer) -> bool:

@@ -7,7 +7,10 @@ and those of objects that it makes again when it unfolds a sparse index.
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from researchlab.errors import GitError, SnapshotError
@@ -15,11 +18,14 @@ from researchlab.tracking import _git
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from researchlab.tracking._capture._scratch import Scratch
     from researchlab.tracking._git import Entry, GitProcess, Listing, Repository
     from researchlab.tracking._git._calls import Argument
+
+
+_PATIENCE = 20.0
+"""Seconds after which it is asked why a listing takes so long."""
 
 
 class Reader:
@@ -65,14 +71,17 @@ class Reader:
         return _git.start_git(words, cwd=top, git_dir=self._git_dir, stdin=stdin, env=self._env)
 
     def _list(self) -> tuple[dict[bytes, Entry], Listing, frozenset[bytes]]:
+        for rules in (self.repository.top / ".gitignore", self.repository.common_dir / "info" / "exclude"):
+            if _is_fifo(rules):
+                raise _waiting(rules)
         if self.repository.sparse_index:
             base = self._list_base()
             listing = self._list_sparse(base)
             with self.start(_git.LIST_IGNORED) as ignored:
-                return base, listing, _git.parse_ignored(ignored.result().stdout)
+                return base, listing, _git.parse_ignored(self._listed(ignored))
         with self.start(_git.LIST_FILES) as on_disk, self.start(_git.LIST_IGNORED) as ignored:
             base = self._list_base()
-            return base, _git.parse_files(on_disk.result()), _git.parse_ignored(ignored.result().stdout)
+            return base, _git.parse_files(self._listed(on_disk)), _git.parse_ignored(self._listed(ignored))
 
     def _list_base(self) -> dict[bytes, Entry]:
         args = (*_git.LIST_TREE, self.base_tree)
@@ -92,13 +101,26 @@ class Reader:
             for oid, data in _git.make_trees(base, self.repository.object_format).objects.items():
                 pack.add(oid, _git.TREE, data)
         self._env = {"GIT_OBJECT_DIRECTORY": os.fspath(self.make_store() / "objects")}
+        try:
+            return self._list_files()
+        except GitError:
+            self._env = known
+            return self._list_files()
+
+    def _list_files(self) -> Listing:
         with self.start(_git.LIST_FILES) as on_disk:
-            found = on_disk.wait()
-        if found.returncode == 0:
-            return _git.parse_files(found)
-        self._env = known
-        with self.start(_git.LIST_FILES) as on_disk:
-            return _git.parse_files(on_disk.result())
+            return _git.parse_files(self._listed(on_disk))
+
+    def _listed(self, process: GitProcess) -> bytes:
+        """Return what a listing says; one that waits for a FIFO never ends."""
+        try:
+            return process.result(_PATIENCE).stdout
+        except _git.SlowGitError:
+            for folder, _, names in os.walk(self.repository.top):
+                rules = Path(folder, ".gitignore")
+                if rules.name in names and _is_fifo(rules):
+                    raise _waiting(rules) from None
+            return process.result().stdout
 
     def _without_shared_index(self) -> Path:
         """Return a git folder with the index of the repository, a copy where the index is split."""
@@ -114,6 +136,20 @@ class Reader:
             if (git_dir / name).exists():
                 shutil.copy2(git_dir / name, mirror / name)
         return mirror
+
+
+def _is_fifo(path: Path) -> bool:
+    try:
+        return stat.S_ISFIFO(path.stat().st_mode)
+    except OSError:  # it is not there, or may not be looked at
+        return False
+
+
+def _waiting(rules: Path) -> GitError:
+    return GitError(
+        f"{rules} is a FIFO, and git reads from it what is ignored: it would wait for ever. "
+        f"Remove it, or put a file in its place: rm {shlex.quote(os.fspath(rules))}"
+    )
 
 
 def _folds_case(git_dir: Path) -> bool:

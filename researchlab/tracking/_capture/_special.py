@@ -1,11 +1,11 @@
-"""Which FIFOs, sockets and devices lie among the files? git does not list those that it does not track."""
+"""Which FIFOs, sockets and devices lie among the files, and which folders cannot be listed? git tells of neither."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
-from researchlab.tracking._capture._worktree import kind_of
+from researchlab.tracking._capture._worktree import Unreadable, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -39,8 +39,11 @@ class SpecialFiles:
         self._open: list[bytes] = []
         known = set(folders)
         for folder in known:
-            if disk.is_folder(folder):
-                self._look_into(folder, known)
+            try:
+                if disk.is_folder(folder):
+                    self._look_into(folder, known)
+            except Unreadable:
+                self.unreadable.add(folder)
         self._process: GitProcess | None = None
 
     def __enter__(self) -> Self:
@@ -82,10 +85,10 @@ class SpecialFiles:
                         self.found[path] = kind_of(entry.stat(follow_symlinks=False).st_mode)
                     elif path not in known:
                         self._open.append(path)
-        except PermissionError:
-            self.unreadable.add(folder)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return  # it is gone, and what was in it is found to be absent
+        except OSError:  # no permission, or a path that is longer than the system takes
+            self.unreadable.add(folder)
 
     def _ask(self, paths: Sequence[bytes]) -> GitProcess:
         # The dot keeps git from reading magic into a name that starts with a colon.

@@ -199,7 +199,7 @@ class Survey:
             self._leave_out_secrets()
         for path, kind in special.found.items():
             self.leave_out(path, Omission(f"is a {kind}"))
-        for path in self._listing.unreadable | special.unreadable:
+        for path in special.unreadable:
             if not self._is_excluded(path):
                 self.left_out[path] = Omission("is a folder that cannot be listed")
 
@@ -266,8 +266,18 @@ class Survey:
         return SpecialFiles(self.reader, self.disk, folders, skip=skip)
 
     def _note_absence(self, path: bytes) -> None:
-        if path in self.base and path not in self._listing.skipped:
+        if path in self.base and not self._is_skipped(path):
             self.changes[path] = None
+
+    def _is_skipped(self, path: bytes) -> bool:
+        """Whether a sparse checkout leaves a path out, and nothing else has taken its place."""
+        # The index may say so of any path, even where there is no sparse checkout.
+        return (
+            self.repository.is_sparse
+            and path in self._listing.skipped
+            and self.disk.status(path) is None
+            and self._listing.untracked.isdisjoint(parents(path))
+        )
 
     def _known_submodules(self) -> dict[bytes, str]:
         """Return path -> commit of the submodules of the base commit and of the index."""

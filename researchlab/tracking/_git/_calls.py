@@ -50,6 +50,10 @@ _FIXED = {
     "GIT_NO_REPLACE_OBJECTS": "1",
     "GIT_TERMINAL_PROMPT": "0",
     "GIT_PAGER": "cat",
+    # The configuration of the user or the system may name files for these, the work tree not excepted.
+    "GIT_TRACE2": "0",
+    "GIT_TRACE2_EVENT": "0",
+    "GIT_TRACE2_PERF": "0",
     "LC_ALL": "C",
     "LANGUAGE": "",
     "GIT_AUTHOR_NAME": "researchlab",
@@ -92,6 +96,10 @@ _OPTIONS = tuple(
     )
     for word in ("-c", setting)
 )
+
+
+class SlowGitError(GitError):
+    """git did not end in time; it may be waited for again while its block lasts."""
 
 
 class GitResult(NamedTuple):
@@ -184,13 +192,13 @@ class GitProcess:
             stdin: Bytes for a process that was started with empty ones, in their place.
 
         Raises:
-            GitError: git did not end in time.
+            SlowGitError: git did not end in time.
         """
         try:
             stdout, stderr = self._process.communicate(self._stdin if stdin is None else stdin, timeout=timeout)
         except subprocess.TimeoutExpired:
             message = f"git did not finish within {timeout:g} s and was stopped: {_shown(self._args)}"
-            raise GitError(message) from None
+            raise SlowGitError(message) from None
         return GitResult(self._process.returncode, stdout, stderr)
 
     def result(self, timeout: float = TIMEOUT, *, stdin: bytes | None = None) -> GitResult:

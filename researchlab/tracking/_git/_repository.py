@@ -26,6 +26,16 @@ _PLACES = (
 )
 
 
+_FORMATS = frozenset({b"sha1", b"sha256"})
+_NAMES = re.compile(rb"([0-9a-f]{40,64})\n([0-9a-f]{40,64})\n(HEAD|refs/.+)")  # commit, tree, branch
+# What git takes for HEAD where that has no commit, in the order in which it looks.
+_CALLED_HEAD = frozenset(
+    {b"refs/HEAD", b"refs/tags/HEAD", b"refs/heads/HEAD", b"refs/remotes/HEAD", b"refs/remotes/HEAD/HEAD"}
+)
+# A partial clone fetches nothing: it would be written into the clone. Before git 2.45 only the second is understood.
+_OFFLINE = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
+
+
 @dataclass(frozen=True, slots=True)
 class Repository:
     """One git work tree, as it was found.
@@ -42,6 +52,7 @@ class Repository:
         remotes: URL of each remote, credentials cut out.
         file_mode: Whether the executable bit on disk means something (``core.fileMode``).
         promisor: The remote that has the objects that a partial clone left there; None where the clone is whole.
+        is_sparse: Whether a sparse checkout may leave files out (``core.sparseCheckout``).
         sparse_index: Whether the index may hold folders in place of what a sparse checkout leaves out.
     """
 
@@ -56,6 +67,7 @@ class Repository:
     remotes: Mapping[str, str] = field(default_factory=dict[str, str])
     file_mode: bool = True
     promisor: str | None = None
+    is_sparse: bool = False
     sparse_index: bool = False
 
     @property
@@ -78,26 +90,28 @@ def find_repository(path: str | os.PathLike[str] = ".") -> Repository:
     if folder.is_file():
         folder = folder.parent
     args = ("rev-parse", *_PLACES, "HEAD", "HEAD^{tree}", "--symbolic-full-name", "HEAD")
-    with start_git(("config", "--list", "-z"), cwd=folder) as configuration, start_git(args, cwd=folder) as parsing:
+    with (
+        start_git(("config", "--list", "-z"), cwd=folder) as configuration,
+        start_git(args, cwd=folder, env=_OFFLINE) as parsing,
+    ):
         result, configured = parsing.wait(), configuration.wait()
     lines = result.stdout.split(b"\n")[:-1]
-    # Without a commit rev-parse prints the flags, then the word HEAD, and fails.
-    born = result.returncode == 0
-    if not born and lines[-1:] != [b"HEAD"]:
+    if lines[:1] == [_PLACES[0].encode()]:
+        message = "This git is too old: it knows no rev-parse --path-format. git 2.31 or newer is needed."
+        raise GitError(message)
+    end = max((number for number, line in enumerate(lines, 1) if line in _FORMATS), default=0)
+    if not end:
         raise git_error(result, args, folder)
     if configured.returncode != 0:
         raise git_error(configured, ("config", "--list", "-z"), folder)
-    names = lines[-3:] if born else lines[-1:]
-    places = lines[: -len(names)]
-    if places[0].startswith(b"--"):
-        message = "This git is too old: it knows no rev-parse --path-format. git 2.31 or newer is needed."
-        raise GitError(message)
+    places, names = lines[:end], _NAMES.fullmatch(b"\n".join(lines[end:]))
     if len(places) != 4:  # noqa: PLR2004 - one line for each of the flags that ask, unless a path holds a line feed
         places = [run_git(("rev-parse", _PLACES[0], flag), cwd=folder)[:-1] for flag in _PLACES[1:]]
     top, git_dir, common_dir = (Path(os.fsdecode(place)) for place in places[:3])
-    head, head_tree, branch = (
-        (name.decode(errors="surrogateescape") for name in names) if born else (None, None, _unborn_branch(folder))
-    )
+    if result.returncode == 0 and names is not None and names[3] not in _CALLED_HEAD:
+        head, head_tree, branch = (name.decode(errors="surrogateescape") for name in names.groups())
+    else:
+        head, head_tree, branch = _read_head(folder)
     settings = _settings(configured.stdout)
     return Repository(
         top=top,
@@ -111,6 +125,7 @@ def find_repository(path: str | os.PathLike[str] = ".") -> Repository:
         remotes=_remotes(settings),
         file_mode=_is_true(settings.get("core.filemode", ["true"])[-1]),
         promisor=_promisor(settings),
+        is_sparse=_is_true(settings.get("core.sparsecheckout", ["false"])[-1]),
         sparse_index=_is_true(settings.get("index.sparse", ["false"])[-1]),
     )
 
@@ -131,6 +146,20 @@ def without_credentials(url: str) -> str:
     if "ssh" in scheme and at:
         server = f"{user.partition(':')[0]}@{server}"
     return prefix + server + slash + re.split(r"[?#]", path, maxsplit=1)[0]
+
+
+def _read_head(folder: Path) -> tuple[str | None, str | None, str | None]:
+    """Return commit, tree and branch of HEAD where ``rev-parse`` does not tell them.
+
+    There is no commit yet, or another ref is called HEAD too, or a partial clone lacks the tree.
+    """
+    found = call_git(("show-ref", "--verify", "--hash", "HEAD"), cwd=folder, env=_OFFLINE)
+    if found.returncode != 0:
+        return None, None, _unborn_branch(folder)
+    head = found.stdout.decode().strip()
+    commit = run_git(("cat-file", "commit", head), cwd=folder, env=_OFFLINE)
+    branch = call_git(("symbolic-ref", "-q", "HEAD"), cwd=folder).stdout.decode(errors="surrogateescape").rstrip("\n")
+    return head, commit.partition(b"\n")[0].removeprefix(b"tree ").decode(), branch or None
 
 
 def _unborn_branch(folder: Path) -> str | None:

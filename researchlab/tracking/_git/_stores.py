@@ -8,13 +8,12 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
-from researchlab.tracking._git._calls import run_git, start_git
+from researchlab.tracking._git._calls import run_git
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-    from researchlab.tracking._git._calls import GitResult
     from researchlab.tracking._git._repository import ObjectFormat
 
 Entry: TypeAlias = "tuple[bytes, str]"
@@ -108,10 +107,9 @@ class Listing:
     Attributes:
         files: Tracked files, whether they are there or not, and untracked ones that are not ignored.
         untracked: Those of them that are not in the index.
-        skipped: Those of them that a sparse checkout leaves out.
+        skipped: Those of them that the index says to skip, as it does with what a sparse checkout leaves out.
         submodules: Path -> commit of the submodules in the index.
         nested: Folders that are git repositories of their own and not in the index.
-        unreadable: Folders that could not be listed.
     """
 
     files: frozenset[bytes]
@@ -119,23 +117,21 @@ class Listing:
     skipped: frozenset[bytes]
     submodules: Mapping[bytes, str]
     nested: frozenset[bytes]
-    unreadable: frozenset[bytes]
 
 
 def list_files(top: Path) -> Listing:
     """List the work tree at ``top``; its index is only read."""
-    with start_git(LIST_FILES, cwd=top) as process:
-        return parse_files(process.result())
+    return parse_files(run_git(LIST_FILES, cwd=top))
 
 
-def parse_files(listing: GitResult) -> Listing:
+def parse_files(listing: bytes) -> Listing:
     """Read what ``LIST_FILES`` printed."""
     tracked: set[bytes] = set()
     untracked: set[bytes] = set()
     skipped: set[bytes] = set()
     submodules: dict[bytes, str] = {}
     nested: set[bytes] = set()
-    for entry in listing.stdout.split(b"\0")[:-1]:
+    for entry in listing.split(b"\0")[:-1]:
         if entry.startswith(b"? "):
             path = entry[2:]
             if path.endswith(b"/"):
@@ -149,15 +145,12 @@ def parse_files(listing: GitResult) -> Listing:
             skipped.add(path)
         if b" 160000 " in meta:
             submodules.setdefault(path, meta.split(b" ")[2].decode())
-    # git goes on after a folder that it may not read, and says so only here.
-    unreadable = re.findall(rb"^warning: could not open directory '(.+?)/?': ", listing.stderr, re.MULTILINE)
     return Listing(
         files=frozenset(tracked | untracked),
         untracked=frozenset(untracked),
         skipped=frozenset(skipped),
         submodules=submodules,
         nested=frozenset(nested),
-        unreadable=frozenset(unreadable),
     )
 
 
