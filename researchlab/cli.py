@@ -34,6 +34,23 @@ app = typer.Typer(
 app.add_typer(tracking_app)
 
 
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 (how typer calls it)
+    if wanted:
+        import importlib.metadata
+
+        typer.echo(f"researchlab {importlib.metadata.version('researchlab')}")
+        raise typer.Exit
+
+
+@app.callback()
+def take_options(
+    version: Annotated[  # noqa: FBT002
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
 @app.command("reproduce", epilog=EXIT_CODES)
 def reproduce_runs(
     runs: Annotated[

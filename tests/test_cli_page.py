@@ -41,7 +41,7 @@ def test_each_command_and_each_of_its_options_is_on_the_page(name: str) -> None:
 
 def test_the_page_names_nothing_that_is_not_there() -> None:
     known = {option for command in commands().values() for it in command.params for option in it.opts}
-    known |= {"--help", "--install-completion", "--show-completion", "--rlab-reproduce"}
+    known |= {"--help", "--version", "--install-completion", "--show-completion", "--rlab-reproduce"}
     named = set(re.findall(r"`(?:rlab |pytest )?(--[a-z][a-z-]*)", PAGE))
     assert named <= known
     assert set(re.findall(r"(?:`|\$ )rlab ([a-z]+)\b", PAGE)) <= commands().keys()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
@@ -17,6 +17,13 @@ if TYPE_CHECKING:
     from researchlab.tracking._restoring._recorded_code import RecordedCode
 
 _SHORT = 7
+
+_One: TypeAlias = Annotated[
+    str, typer.Argument(metavar="RUN1", help="Id of a run, or `latest`.", autocompletion=complete_run)
+]
+_Other: TypeAlias = Annotated[
+    str, typer.Argument(metavar="RUN2", help="Id of another run, or `latest`.", autocompletion=complete_run)
+]
 
 
 def restore_run(
@@ -110,8 +117,8 @@ def delete_restored(
 
 
 def diff_runs(
-    run1: Annotated[str, typer.Argument(metavar="RUN1", help="Id of a run.", autocompletion=complete_run)],
-    run2: Annotated[str, typer.Argument(metavar="RUN2", help="Id of another run.", autocompletion=complete_run)],
+    run1: _One,
+    run2: _Other,
     paths: Annotated[
         list[str] | None,
         typer.Argument(
@@ -133,7 +140,9 @@ def diff_runs(
     to = None if sys.stdout.isatty() else sys.stdout.buffer
     differ = show_difference(*codes, repo=repo, to=to, paths=paths or ())
     if not differ:
-        typer.echo(f"same code: {run1} and {run2} ran tree {codes[0].snapshot.tree[:12]}", err=True)
+        typer.echo(
+            f"same code: {codes[0].run_id} and {codes[1].run_id} ran tree {codes[0].snapshot.tree[:12]}", err=True
+        )
     for code in codes:
         apart = [nested.path for nested in code.snapshot.nested if nested.object_format != code.snapshot.object_format]
         if apart:
