@@ -47,6 +47,13 @@ def test_the_page_names_nothing_that_is_not_there() -> None:
     assert set(re.findall(r"(?:`|\$ )rlab ([a-z]+)\b", PAGE)) <= commands().keys()
 
 
+def test_the_options_that_most_commands_take_are_taken_where_the_page_says() -> None:
+    options = {name: {option for it in command.params for option in it.opts} for name, command in commands().items()}
+    assert [name for name, known in options.items() if "--repo" not in known] == []
+    assert {name for name, known in options.items() if "--tracking-uri" not in known} == {"list", "delete"}
+    assert {name for name, known in options.items() if "--json" not in known} == {"diff"}
+
+
 def test_each_exit_code_is_on_the_page() -> None:
     codes = {value for name, value in vars(_common).items() if name.startswith("EXIT_") and isinstance(value, int)}
     assert {int(code) for code in re.findall(r"^\| (\d+) \|", section("Exit codes"), re.MULTILINE)} == codes | {0}
