@@ -22,6 +22,10 @@ RECORD_FILE = "record.json"
 PATCH_FILE = "run.patch"
 BUNDLE_FILE = "base.bundle"
 
+#: Why the local store is not in a snapshot, and what older records say of it.
+STORE_FILE = "belongs to the MLflow store"
+_STORE_REASONS = frozenset({STORE_FILE, "excluded by the caller"})
+
 CommandKind = Literal["script", "module", "pytest", "code", "stdin", "interactive", "worker"]
 
 
@@ -73,6 +77,11 @@ class RepositoryRecord(_Document):
     ignored: tuple[str, ...] = ()
     bundle: str | None = None
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The code that was left out: all of ``left_out`` but the MLflow store."""
+        return tuple(path for path, reason in self.left_out.items() if reason not in _STORE_REASONS)
+
 
 class NestedRecord(RepositoryRecord):
     """A repository inside the work tree, a submodule or one of its own; its paths are relative to its own root.
@@ -98,6 +107,12 @@ class SnapshotRecord(RepositoryRecord):
 
     repository: str
     nested: tuple[NestedRecord, ...] = ()
+
+    @property
+    def missing_everywhere(self) -> tuple[str, ...]:
+        """What is ``missing`` here and in the repositories inside, relative to the outermost root."""
+        inside = (f"{nested.path}/{path}" for nested in self.nested for path in nested.missing)
+        return (*self.missing, *inside)
 
 
 class InputRecord(_Document):

@@ -11,7 +11,7 @@ import typer
 
 from researchlab.tracking._cli._common import AsJson, Repo, RunId, TrackingUri, find, print_json, print_table
 from researchlab.tracking._cli._completion import complete_restored, complete_run
-from researchlab.tracking._wording import counted, printable, some
+from researchlab.tracking._wording import changed_files, printable, some
 
 if TYPE_CHECKING:
     from researchlab.tracking._restoring._recorded_code import RecordedCode
@@ -36,6 +36,7 @@ def restore_run(
     ] = None,
     tracking_uri: TrackingUri = None,
     repo: Repo = Path(),
+    as_json: AsJson = False,  # noqa: FBT002 (how typer declares a flag)
 ) -> None:
     """Check the code of RUN out, on a new branch experiment/RUN.
 
@@ -46,12 +47,18 @@ def restore_run(
     When something fails on the way, or on Ctrl-C, the checkout goes back to where it was and the branch is deleted.
     """
     from researchlab.tracking._checkouts import _checkout
+    from researchlab.tracking._git import find_repository
     from researchlab.tracking._restoring._recorded_code import RecordedCode
 
     tracked = find(run, tracking_uri, repo)
     code = RecordedCode.of(tracked)
     done = _checkout.check_out(code, repo=repo, own=tracked.store.files(), worktree=worktree)
-    changes = f"{counted(done.changed, 'changed file')} (uncommitted, as in the run)"
+    absent, stale = _left_out(code, find_repository(repo).top if done.worktree is None else done.worktree)
+    if as_json:
+        facts = dataclasses.asdict(done) | {"worktree": None if done.worktree is None else str(done.worktree)}
+        print_json({"run_id": code.run_id, **facts, "not_captured": absent, "as_in_the_base_commit": stale})
+        return
+    changes = f"{changed_files(code.snapshot, 'changed file')} (uncommitted, as in the run)"
     place = "" if done.worktree is None else f" in {printable(str(done.worktree))}"
     typer.echo(f"Restored {code.run_id}{place}: branch {done.branch} at {done.base_commit[:_SHORT]}, {changes}.")
     if done.nested:
@@ -60,9 +67,10 @@ def restore_run(
         typer.echo(f"Of them, not checked out before: {some(done.created)}.")
     if done.fetched is not None:
         typer.echo(f"The base commit was brought into the repository from {printable(done.fetched)}.")
-    missing = _not_captured(code)
-    if missing:
-        typer.echo(f"The run had more, which was not captured: {some(missing)}")
+    if absent:
+        typer.echo(f"The run had more, which was not captured: {some(absent)}")
+    if stale:
+        typer.echo(f"Not as in the run, which did not capture them, but as in the base commit: {some(stale)}")
     if done.submodules:
         typer.echo(f"Submodules at another commit than the run's: {some(done.submodules)}. See `git submodule update`.")
     typer.echo(f"{'To go back' if done.worktree is None else 'To remove it'}: {printable(done.way_back)}")
@@ -102,6 +110,7 @@ def delete_restored(
     ],
     repo: Repo = Path(),
     force: Annotated[bool, typer.Option("--force", help="Also when its commits are nowhere else.")] = False,  # noqa: FBT002
+    as_json: AsJson = False,  # noqa: FBT002
 ) -> None:
     """Delete the branch experiment/RUN. The tracked run itself stays as it is.
 
@@ -111,6 +120,9 @@ def delete_restored(
     from researchlab.tracking._checkouts._branches import delete_branch
 
     branch = delete_branch(run, repo=repo, force=force)
+    if as_json:
+        print_json(dataclasses.asdict(branch))
+        return
     commit = branch.commit[:_SHORT]
     name = printable(branch.branch)
     typer.echo(f"Deleted branch {name} (was {commit}). To undo: git branch {name} {commit}")
@@ -147,15 +159,28 @@ def diff_runs(
         apart = [nested.path for nested in code.snapshot.nested if nested.object_format != code.snapshot.object_format]
         if apart:
             typer.echo(f"not compared, as {code.run_id} has it with another hash function: {some(apart)}", err=True)
-        missing = _not_captured(code)
+        missing = code.snapshot.missing_everywhere
         if missing:
             typer.echo(f"not compared, as {code.run_id} did not capture it: {some(missing)}", err=True)
 
 
-def _not_captured(code: RecordedCode) -> tuple[str, ...]:
-    """Return what the snapshot lacks, the MLflow store aside, which is not code."""
-    from researchlab.tracking.store import default_files
+def _left_out(code: RecordedCode, top: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what the run had and did not capture: what is absent now, and what stands there as the base commit has it.
 
-    store = {str(path) for path in default_files(Path())}
-    inside = (f"{nested.path}/{path}" for nested in code.snapshot.nested for path in nested.left_out)
-    return (*(path for path in code.snapshot.left_out if path not in store), *inside)
+    Args:
+        code: The code of the run.
+        top: Root of the work tree that it was restored into.
+    """
+    from researchlab.tracking import _git
+
+    absent: list[str] = []
+    stale: list[str] = []
+    for path, record in (("", code.snapshot), *((nested.path, nested) for nested in code.snapshot.nested)):
+        if not record.missing:
+            continue
+        here = _git.find_repository(top / path)
+        base = _git.list_tree(record.base_commit, git_dir=here.git_dir) if record.base_commit is not None else {}
+        for name in record.missing:
+            known = name.encode("utf-8", "surrogateescape") in base
+            (stale if known else absent).append(f"{path}/{name}" if path else name)
+    return tuple(absent), tuple(stale)

@@ -60,6 +60,9 @@ class Group(TyperGroup):
             _forget_output()
             raise typer.Exit(EXIT_NOT_READ) from None
         except OSError as error:  # a full disk, a folder that may not be read
+            if _is_output_stuck():
+                _forget_output()
+                refuse(f"stdout could not be written: {error.strerror or error}")
             refuse(str(error))
         else:
             return result
@@ -69,6 +72,15 @@ def refuse(message: str) -> NoReturn:
     """Say why nothing was done, and end with the exit code for that."""
     typer.echo(f"error: {printable_lines(message)}", err=True)
     raise typer.Exit(EXIT_REFUSED) from None
+
+
+def _is_output_stuck() -> bool:
+    """Return whether stdout has something left that it does not get rid of."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def _forget_output() -> None:
