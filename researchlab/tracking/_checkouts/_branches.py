@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from researchlab.errors import GitError
 from researchlab.tracking import _git
 from researchlab.tracking._checkouts._checkout import BRANCH_FOLDER
+from researchlab.tracking._checkouts._journal import is_unfinished, refuse_unfinished
 from researchlab.tracking._checkouts._uncommitted import switch_back_command, uncommitted
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ class ExperimentBranch:
         date: When that commit was made, in ISO 8601.
         subject: First line of that commit's message.
         checked_out_at: The work tree that it is checked out in, or None.
+        is_unfinished: Whether its restoration was cut off, or goes on.
     """
 
     run_id: str
@@ -41,6 +43,7 @@ class ExperimentBranch:
     date: str
     subject: str
     checked_out_at: str | None
+    is_unfinished: bool
 
 
 def list_branches(repo: Path) -> list[ExperimentBranch]:
@@ -50,7 +53,8 @@ def list_branches(repo: Path) -> list[ExperimentBranch]:
         NotARepositoryError: ``repo`` is in no work tree.
         GitError: git failed.
     """
-    top = _git.find_repository(repo).top
+    repository = _git.find_repository(repo)
+    top = repository.top
     # %00 cannot be in any of the fields, and no field begins with a NUL: \0\n ends an entry.
     layout = "%00".join(f"%({field})" for field in _FIELDS) + "%00"
     output = _git.run_git(("for-each-ref", f"--format={layout}", _REF_FOLDER), cwd=top).decode(errors="surrogateescape")
@@ -67,6 +71,7 @@ def list_branches(repo: Path) -> list[ExperimentBranch]:
                 date=date,
                 subject=subject,
                 checked_out_at=place or None,
+                is_unfinished=is_unfinished(reference.removeprefix(_REF_FOLDER), repository),
             )
         )
     return branches
@@ -84,6 +89,7 @@ def delete_branch(run_id: str, *, repo: Path, force: bool = False) -> Experiment
         The branch that was.
 
     Raises:
+        RestoreError: Its restoration was cut off.
         GitError: There is no such branch, it is checked out, or it has commits that no other branch, remote or tag has.
         NotARepositoryError: ``repo`` is in no work tree.
     """
@@ -95,6 +101,7 @@ def delete_branch(run_id: str, *, repo: Path, force: bool = False) -> Experiment
         advice = f"Closest: {', '.join(close)}." if close else "`rlab list` shows the branches that there are."
         message = f"There is no branch {BRANCH_FOLDER}{run_id} in {repository.top}. {advice}"
         raise GitError(message)
+    refuse_unfinished(run_id, repository)
     if branch.checked_out_at is not None:
         message = f"The branch {branch.branch} is checked out in {branch.checked_out_at}. {_leave(branch, repository)}"
         raise GitError(message)

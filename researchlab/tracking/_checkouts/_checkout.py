@@ -18,15 +18,18 @@ from researchlab.tracking import _git, restore
 from researchlab.tracking._capture._worktree import GITLINK
 from researchlab.tracking._checkouts._inner_checkout import InnerCheckout, bring, clear_folder, fetched, place_of
 from researchlab.tracking._checkouts._interrupts import held_signals
+from researchlab.tracking._checkouts._journal import Journal, refuse_unfinished, take_over
 from researchlab.tracking._checkouts._uncommitted import stash_command, switch_back_command, uncommitted
 from researchlab.tracking._checkouts._way_back import WayBack, dated_now, has_branch, switch
 from researchlab.tracking._restoring._parts import enclosing, printable
+from researchlab.tracking._restoring._raw_files import DRAFT
 from researchlab.tracking.record import PATCH_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from researchlab.tracking._checkouts._interrupts import HeldSignals
+    from researchlab.tracking._checkouts._journal import Former
     from researchlab.tracking._git import Repository
     from researchlab.tracking._restoring._recorded_code import RecordedCode
 
@@ -87,6 +90,7 @@ def check_out(code: RecordedCode, *, repo: Path, own: Sequence[Path] = (), workt
         GitError: git failed.
     """
     repository = _git.find_repository(repo)
+    refuse_unfinished(code.run_id, repository)
     branch = BRANCH_FOLDER + code.run_id
     base = _base_commit(code, repository, in_place=worktree is None)
     if has_branch(repository, branch):
@@ -99,7 +103,7 @@ def check_out(code: RecordedCode, *, repo: Path, own: Sequence[Path] = (), workt
         _refuse_uncommitted(repository, code.run_id, own)
         top = repository.top
     else:
-        top = _free_folder(worktree)
+        top = _free_folder(worktree, repository)
     brought: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="rlab-restore-") as scratch:
         stores = code.build_all(repository.top, Path(scratch), brought=brought, history=True)
@@ -151,8 +155,9 @@ class _Task:
         for inner in self.inner:
             inner.check()
         files = self._base_files.keys() | _git.list_tree(self._code.snapshot.tree, git_dir=self._store).keys()
-        way_back = WayBack(repository, self._branch, files, own=self._own)
+        way_back = WayBack.planned(repository, self._branch, files, own=self._own)
         with held_signals() as held:
+            note = self._journal(way_back.former).begin(repository)
             try:
                 bring(base, repository, store=self._store)
                 switch(repository, base, "--no-overwrite-ignore", "--no-track", "-c", self._branch, base)
@@ -163,12 +168,15 @@ class _Task:
                     self._go_back(error)
                 finally:
                     way_back.go(because=error)
+                note.end()
                 raise
+            note.end()
 
     def run_in_worktree(self) -> None:
         repository, top = self._repository, self._top
         missing = [path for path in (top, *top.parents) if not path.exists()]
         with held_signals() as held:
+            note = self._journal(missing=missing).begin(repository)
             try:
                 bring(self._base, repository, store=self._store)
                 args = ("worktree", "add", "--quiet", "--no-track", "-b", self._branch, str(top), self._base)
@@ -176,8 +184,12 @@ class _Task:
                 held.obey()
                 self._write(held)
             except BaseException:
-                self._remove_worktree(missing)
+                for inner in reversed(self.inner):
+                    inner.go_back(because=RestoreError())
+                _remove_worktree(repository, self._branch, top, missing)
+                note.end()
                 raise
+            note.end()
 
     def other_submodules(self) -> tuple[str, ...]:
         """Return the submodules that are not at the commit that the run had."""
@@ -211,22 +223,78 @@ class _Task:
         for inner in reversed(self.inner):
             inner.go_back(because=error)
 
-    def _remove_worktree(self, missing: Sequence[Path]) -> None:
-        """Take a linked work tree back, as far as it came to be."""
-        repository, top = self._repository, self._top
-        for inner in reversed(self.inner):
-            inner.go_back(because=RestoreError())
-        _git.call_git(("worktree", "remove", "--force", "--force", str(top)), cwd=repository.top)
-        if top.exists():
-            clear_folder(top)
-            _git.call_git(("worktree", "prune"), cwd=repository.top)
-        if has_branch(repository, self._branch):
-            _git.run_git(("branch", "--quiet", "-D", self._branch), cwd=repository.top)
-        if not missing:
-            top.mkdir(exist_ok=True)  # git removed the empty folder that was there
-        for path in missing:
-            if path.is_dir() and not any(path.iterdir()):
-                path.rmdir()
+    def _journal(self, outer: Former | None = None, *, missing: Sequence[Path] | None = None) -> Journal:
+        former = (outer, *(inner.former for inner in self.inner))
+        return Journal(
+            run_id=self._code.run_id,
+            branch=self._branch,
+            top=str(self._top),
+            missing=None if missing is None else tuple(map(str, missing)),
+            former=tuple(it for it in former if it is not None),
+            created=tuple(str(inner.place) for inner in self.inner if inner.before is None and inner.is_free),
+        )
+
+
+def take_back(run_id: str, *, repo: Path, own: Sequence[Path] = ()) -> Journal:
+    """Go back to where everything was before a restoration that was cut off; what was changed since then is lost.
+
+    Args:
+        run_id: The run that was being restored.
+        repo: A folder in the work tree.
+        own: Files and folders of the MLflow store in use, which stay as they are.
+
+    Returns:
+        What the restoration was about to do.
+
+    Raises:
+        RestoreError: No restoration of this run was cut off, it goes on, or the way back is barred.
+        NotARepositoryError: ``repo`` is in no work tree.
+        GitError: git failed.
+    """
+    repository = _git.find_repository(repo)
+    journal, note = take_over(run_id, repository)
+    cause = RestoreError(f"The restoration of '{run_id}' was cut off.")
+    with held_signals():
+        if journal.missing is not None:
+            _remove_worktree(repository, journal.branch, Path(journal.top), [Path(path) for path in journal.missing])
+        for place in reversed(journal.created):
+            clear_folder(Path(place))
+        for former in reversed(journal.former):
+            branch = journal.branch if former.top == journal.top else None
+            there = _git.find_repository(former.top)
+            _remove_drafts(there)
+            WayBack(there, former, branch, own=own).go(because=cause)
+        note.end()
+    return journal
+
+
+def _remove_drafts(repository: Repository) -> None:
+    """Remove what is left of a file that was being written."""
+    drafts = _git.run_git(("ls-files", "-z", "-o", "--", f":(glob)**/{DRAFT}*"), cwd=repository.top)
+    for path in drafts.split(b"\0")[:-1]:
+        (repository.top / os.fsdecode(path)).unlink()
+
+
+def _remove_worktree(repository: Repository, branch: str, top: Path, missing: Sequence[Path]) -> None:
+    """Take a linked work tree and its branch back, as far as they came to be.
+
+    Args:
+        repository: The repository.
+        branch: The branch that was made for it.
+        top: Its root.
+        missing: The folders that were not there before, the deepest first.
+    """
+    _git.call_git(("worktree", "remove", "--force", "--force", str(top)), cwd=repository.top)
+    if top.exists():
+        clear_folder(top)
+        _git.call_git(("worktree", "prune"), cwd=repository.top)
+    if has_branch(repository, branch):
+        _git.run_git(("branch", "--quiet", "-D", branch), cwd=repository.top)
+    if not missing:
+        top.mkdir(exist_ok=True)  # git removed the empty folder that was there
+    for path in missing:
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _base_commit(code: RecordedCode, repository: Repository, *, in_place: bool) -> str:
@@ -262,8 +330,11 @@ def _refuse_uncommitted(repository: Repository, run_id: str, own: Sequence[Path]
     raise RestoreError(message)
 
 
-def _free_folder(worktree: Path) -> Path:
+def _free_folder(worktree: Path, repository: Repository) -> Path:
     top = worktree.resolve()
+    if top.is_relative_to(repository.common_dir.resolve()):
+        message = f"{top} is in the git folder of {repository.top}, which is no place for a work tree. Name another."
+        raise RestoreError(message)
     if os.path.lexists(worktree) and (not top.is_dir() or any(top.iterdir())):
         message = f"A work tree is made in an empty folder, and {top} is not one. Name another folder."
         raise RestoreError(message)

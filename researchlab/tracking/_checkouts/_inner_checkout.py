@@ -18,6 +18,7 @@ from researchlab.tracking._restoring._parts import printable
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from researchlab.tracking._checkouts._journal import Former
     from researchlab.tracking._git import Repository
     from researchlab.tracking._restoring._parts import RepositoryCode
 
@@ -38,13 +39,14 @@ class InnerCheckout:
     Attributes:
         part: Its code in the run.
         before: The repository that is there now, or None.
+        place: Where it is, or is to be.
     """
 
     def __init__(self, part: RepositoryCode, top: Path, store: Path) -> None:
         self.part = part
         self.before = _repository_at(top / place_of(part))
         self._top = top
-        self._place = top / place_of(part)
+        self.place = top / place_of(part)
         self._store = store
         self._way_back: WayBack | None = None
         self._missing: list[Path] | None = None
@@ -78,7 +80,17 @@ class InnerCheckout:
             raise RestoreError(message)
         files = _git.list_tree(part.tree, git_dir=self._store).keys()
         files |= _git.list_tree(part.base_commit, git_dir=self._store).keys()
-        self._way_back = WayBack(inner, None, files, own=())
+        self._way_back = WayBack.planned(inner, None, files, own=())
+
+    @property
+    def former(self) -> Former | None:
+        """Where it was; None where it was not checked out."""
+        return None if self._way_back is None else self._way_back.former
+
+    @property
+    def is_free(self) -> bool:
+        """Whether nothing is at its place."""
+        return not os.path.lexists(self.place) or (self.place.is_dir() and not any(self.place.iterdir()))
 
     def go(self, *, around: Repository) -> None:
         """Bring the repository to the state of the run.
@@ -92,7 +104,7 @@ class InnerCheckout:
         """
         part = self.part
         self._check_way()
-        inner = _repository_at(self._place)
+        inner = _repository_at(self.place)
         if inner is None:
             inner = self._make(around)
         elif part.base_commit is not None:
@@ -111,7 +123,7 @@ class InnerCheckout:
         if self._way_back is not None:
             self._way_back.go(because=because)
         if self._missing is not None:
-            clear_folder(self._place)
+            clear_folder(self.place)
             for path in self._missing:
                 if path.is_dir() and not any(path.iterdir()):
                     path.rmdir()
@@ -127,14 +139,14 @@ class InnerCheckout:
         """Return the command that goes back to where it was and keeps uncommitted work in a stash, or None."""
         if self.before is None or self._way_back is None:
             return None
-        inner = _git.find_repository(self._place)
+        inner = _git.find_repository(self.place)
         here = "git -C " + shlex.quote(str(inner.top))
         go = here + switch_back_command(inner).removeprefix("git")
         return f"{here}{stash_command(inner).removeprefix('git')} && {go}" if uncommitted(inner) else go
 
     def _make(self, around: Repository) -> Repository:
         """Make the repository where there is none: HEAD at the base commit, no files yet."""
-        part, place = self.part, self._place
+        part, place = self.part, self.place
         if place.is_dir() and any(place.iterdir()):
             name = printable(min(entry.name for entry in place.iterdir()))
             message = f"{place} is in the way of a repository of the run: it has {name}. Move it away and try again."
@@ -168,7 +180,7 @@ class InnerCheckout:
 
     def _check_way(self) -> None:
         """Refuse to write through a symlink, or over a file."""
-        for path in (self._place, *self._place.parents):
+        for path in (self.place, *self.place.parents):
             if path == self._top:
                 return
             if os.path.lexists(path) and not stat.S_ISDIR(path.lstat().st_mode):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from researchlab.errors import GitError, RestoreError
 from researchlab.tracking import _git
 from researchlab.tracking._capture._worktree import WorkTree
+from researchlab.tracking._checkouts._journal import Former
 from researchlab.tracking._checkouts._uncommitted import uncommitted
 
 if TYPE_CHECKING:
@@ -23,23 +24,49 @@ if TYPE_CHECKING:
 class WayBack:
     """Where the checkout of one repository was, and what has to be removed to be there again.
 
-    Made before anything changes: a path of the run's code that is not of the present commit and not on disk is one that
-    only the restoration can bring.
+    Attributes:
+        former: The same in words that can be written down.
     """
 
-    def __init__(
-        self, repository: Repository, branch: str | None, paths: Iterable[bytes], *, own: Sequence[Path]
-    ) -> None:
-        assert repository.head is not None
+    def __init__(self, repository: Repository, former: Former, branch: str | None, *, own: Sequence[Path]) -> None:
+        """Take the way back to where a repository was.
+
+        Args:
+            repository: The repository, as it was or as it is.
+            former: Where it was.
+            branch: The branch that the restoration makes, if it makes one.
+            own: Files and folders of the MLflow store in use.
+        """
+        self.former = former
         self._repository = repository
         self._branch = branch
         self._own = own
-        self._former = ("--no-guess", repository.branch) if repository.branch else ("--detach", repository.head)
+        self._former = ("--no-guess", former.branch) if former.branch else ("--detach", former.head)
+        self._files = [os.fsencode(path) for path in former.files]
+
+    @classmethod
+    def planned(
+        cls, repository: Repository, branch: str | None, paths: Iterable[bytes], *, own: Sequence[Path]
+    ) -> WayBack:
+        """Find the way back before anything changes.
+
+        A path of the run's code that is not of the present commit and not on disk is one that only the restoration can
+        bring.
+        """
+        assert repository.head is not None
         disk = WorkTree(repository.top, repository.object_format)
         tracked = _git.list_tree(repository.head, git_dir=repository.git_dir).keys()
-        self._files = sorted(path for path in set(paths) - tracked if disk.status(path) is None)
-        parents = {parent for path in self._files for parent in _parents(path)}
-        self._folders = sorted((path for path in parents if disk.status(path) is None), reverse=True)
+        files = sorted(path for path in set(paths) - tracked if disk.status(path) is None)
+        parents = {parent for path in files for parent in _parents(path)}
+        folders = sorted((path for path in parents if disk.status(path) is None), reverse=True)
+        former = Former(
+            top=str(repository.top),
+            head=repository.head,
+            branch=repository.branch,
+            files=tuple(map(os.fsdecode, files)),
+            folders=tuple(map(os.fsdecode, folders)),
+        )
+        return cls(repository, former, branch, own=own)
 
     def go(self, *, because: BaseException) -> None:
         """Put everything back.
@@ -53,11 +80,11 @@ class WayBack:
         trouble: object = "the work tree is not what it was."
         try:
             self._remove_files()
-            switch(repository, repository.head or "", "--discard-changes", *self._former)
+            switch(repository, self.former.head, "--discard-changes", *self._former)
             if self._branch is not None and has_branch(repository, self._branch):
                 _git.run_git(("branch", "--quiet", "-D", self._branch), cwd=repository.top)
-            for folder in self._folders:
-                _remove_empty_folder(repository.top / os.fsdecode(folder))
+            for folder in self.former.folders:
+                _remove_empty_folder(repository.top / folder)
             if self._is_there():
                 return
         except (GitError, OSError) as error:
@@ -73,7 +100,7 @@ class WayBack:
     def _is_there(self) -> bool:
         now = _git.find_repository(self._repository.top)
         return (
-            (now.head, now.branch) == (self._repository.head, self._repository.branch)
+            (now.head, now.branch) == (self.former.head, self.former.branch)
             and not (self._branch is not None and has_branch(now, self._branch))
             and not self._present()
             and not uncommitted(now, self._own)

@@ -34,6 +34,7 @@ def restore_run(
             metavar="DIR", show_default=False, help="Leave the checkout alone, and make a work tree in this folder."
         ),
     ] = None,
+    abort: Annotated[bool, typer.Option("--abort", help="Take back a restoration of RUN that was cut off.")] = False,  # noqa: FBT002
     tracking_uri: TrackingUri = None,
     repo: Repo = Path(),
     as_json: AsJson = False,  # noqa: FBT002 (how typer declares a flag)
@@ -45,11 +46,16 @@ def restore_run(
 
     Nothing is mixed: with uncommitted work (untracked files included; ignored ones stay and do not count) it refuses.
     When something fails on the way, or on Ctrl-C, the checkout goes back to where it was and the branch is deleted.
+    After a kill or a power failure, --abort does that.
     """
     from researchlab.tracking._checkouts import _checkout
     from researchlab.tracking._git import find_repository
     from researchlab.tracking._restoring._recorded_code import RecordedCode
 
+    if abort:
+        taken_back = _checkout.take_back(run, repo=repo)
+        typer.echo(f"Back to where {printable(taken_back.top)} was before the restoration of {run}.")
+        return
     tracked = find(run, tracking_uri, repo)
     code = RecordedCode.of(tracked)
     done = _checkout.check_out(code, repo=repo, own=tracked.store.files(), worktree=worktree)
@@ -94,7 +100,8 @@ def list_restored(repo: Repo = Path(), as_json: AsJson = False) -> None:  # noqa
             branch.date[:10],
             printable(branch.checked_out_at or "-"),
             printable(branch.subject)
-            + ("" if branch.base_commit in {None, branch.commit} else " (has commits of its own)"),
+            + ("" if branch.base_commit in {None, branch.commit} else " (has commits of its own)")
+            + (f" (was cut off: rlab restore {branch.run_id} --abort)" if branch.is_unfinished else ""),
         )
         for branch in branches
     ]

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from researchlab.tracking._git import Entry
 
+DRAFT = ".rlab-draft-"
+"""How the names of files begin that are being written."""
+
 _NAMED = 5
 _CHUNK = 1 << 20
 
@@ -77,7 +80,10 @@ def write_files(top: Path, entries: Mapping[bytes, Entry], git_dir: Path) -> Non
                 raise RestoreError(message)
             place = top / os.fsdecode(path)
             place.parent.mkdir(parents=True, exist_ok=True)
-            draft = place.with_name(f".rlab-{oid}")
+            draft = place.with_name(DRAFT + oid)
+            if os.path.lexists(draft):
+                message = f"{draft} is in the way. Move it away and try again."
+                raise RestoreError(message)
             try:
                 _write_draft(draft, mode, pipes.stdout, int(header[2]))
                 pipes.stdout.read(1)
