@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from researchlab.tracking._cli._common import AsJson, Repo, RunId, TrackingUri, find, print_json, print_table
+from researchlab.tracking._cli._common import AsJson, Repo, RunId, TrackingUri, find, meant, print_json, print_table
 from researchlab.tracking._cli._completion import complete_restored, complete_run
 from researchlab.tracking._wording import changed_files, printable, some
 
@@ -53,8 +53,12 @@ def restore_run(
     from researchlab.tracking._restoring._recorded_code import RecordedCode
 
     if abort:
-        taken_back = _checkout.take_back(run, repo=repo)
-        typer.echo(f"Back to where {printable(taken_back.top)} was before the restoration of {run}.")
+        taken_back = _checkout.take_back(meant(run, tracking_uri, repo), repo=repo)
+        if as_json:
+            print_json({"run_id": taken_back.run_id, "back": taken_back.top})
+        else:
+            where = printable(taken_back.top)
+            typer.echo(f"Back to where {where} was before the restoration of {taken_back.run_id}.")
         return
     tracked = find(run, tracking_uri, repo)
     code = RecordedCode.of(tracked)
