@@ -320,7 +320,9 @@ def test_a_run_before_the_first_commit_has_no_branch_to_start_from(
     monkeypatch.chdir(repo.top)
     assert "before its repository had a commit" in refusal("restore", RUN)
     repo.commit()
-    assert "--artifact-path run.patch --dst-path . && git init && git apply run.patch" in refusal("restore", RUN)
+    message = refusal("restore", RUN)
+    assert f"  MLFLOW_TRACKING_URI={store.uri} mlflow artifacts download --run-id " in message
+    assert "--artifact-path run.patch --dst-path . && git init && git apply run.patch" in message
 
 
 def test_a_run_without_code_says_so(repo: Repo, store: RunStore) -> None:

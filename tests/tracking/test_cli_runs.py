@@ -327,8 +327,10 @@ def test_the_store_is_left_out_as_what_it_is_and_does_not_make_a_run_dirty(
     from researchlab.tracking.tracker import ExperimentTracker
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with ExperimentTracker("tests", "first"):
-        pass
+    with ExperimentTracker("tests", "first") as run:
+        run.record_metrics({"x": 0.5}, 0)
+    assert "metrics       1 metric, 1 value\n" in rlab("show", "first").stdout
+    assert "(1 tracked run)" in refusal("show", "second")
     with ExperimentTracker("tests", "second"):
         pass
     assert "mlflow.db: belongs to the MLflow store\n" in rlab("show", "second").stdout

@@ -14,6 +14,7 @@ from researchlab.tracking._cli._completion import complete_restored, complete_ru
 from researchlab.tracking._wording import changed_files, printable, some
 
 if TYPE_CHECKING:
+    from researchlab.tracking._checkouts._checkout import CheckedOut
     from researchlab.tracking._restoring._recorded_code import RecordedCode
 
 _SHORT = 7
@@ -68,6 +69,10 @@ def restore_run(
         facts = dataclasses.asdict(done) | {"worktree": None if done.worktree is None else str(done.worktree)}
         print_json({"run_id": code.run_id, **facts, "not_captured": absent, "as_in_the_base_commit": stale})
         return
+    _tell(code, done, absent, stale)
+
+
+def _tell(code: RecordedCode, done: CheckedOut, absent: tuple[str, ...], stale: tuple[str, ...]) -> None:
     changes = f"{changed_files(code.snapshot, 'changed file')} (uncommitted, as in the run)"
     place = "" if done.worktree is None else f" in {printable(str(done.worktree))}"
     typer.echo(f"Restored {code.run_id}{place}: branch {done.branch} at {done.base_commit[:_SHORT]}, {changes}.")
@@ -75,6 +80,8 @@ def restore_run(
         typer.echo(f"With the repositories inside: {some(done.nested)}.")
     if done.created:
         typer.echo(f"Of them, not checked out before: {some(done.created)}.")
+    if done.removal is not None:
+        typer.echo(f"Going back leaves those there. To remove them with all that is in them: {printable(done.removal)}")
     if done.fetched is not None:
         typer.echo(f"The base commit was brought into the repository from {printable(done.fetched)}.")
     if absent:

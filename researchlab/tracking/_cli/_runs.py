@@ -38,8 +38,8 @@ def list_tracked(
 ) -> None:
     """List the tracked runs, the newest first.
 
-    `dirty` is the number of files that differed from the base commit. A status `gone` is that of a run whose process
-    was killed outright. `verdict` is what `rlab reproduce --tag` found last.
+    `dirty` is the number of files that differed from the base commit, captured or left out. A status `gone` is that of
+    a run whose process was killed outright. `verdict` is what `rlab reproduce --tag` found last.
     """
     from researchlab.tracking._cli._listing import COLUMNS, describe_runs
     from researchlab.tracking.runs import FIRST_RUN, existing_store, list_runs, missing_default_store
