@@ -41,10 +41,17 @@ def test_each_command_and_each_of_its_options_is_on_the_page(name: str) -> None:
 
 def test_the_page_names_nothing_that_is_not_there() -> None:
     known = {option for command in commands().values() for it in command.params for option in it.opts}
-    known |= {"--help", "--install-completion", "--show-completion", "--rlab-reproduce"}
+    known |= {"--help", "--version", "--install-completion", "--show-completion", "--rlab-reproduce"}
     named = set(re.findall(r"`(?:rlab |pytest )?(--[a-z][a-z-]*)", PAGE))
     assert named <= known
     assert set(re.findall(r"(?:`|\$ )rlab ([a-z]+)\b", PAGE)) <= commands().keys()
+
+
+def test_the_options_that_most_commands_take_are_taken_where_the_page_says() -> None:
+    options = {name: {option for it in command.params for option in it.opts} for name, command in commands().items()}
+    assert [name for name, known in options.items() if "--repo" not in known] == []
+    assert {name for name, known in options.items() if "--tracking-uri" not in known} == {"list", "delete"}
+    assert {name for name, known in options.items() if "--json" not in known} == {"diff"}
 
 
 def test_each_exit_code_is_on_the_page() -> None:

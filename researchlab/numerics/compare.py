@@ -11,7 +11,7 @@ import numpy as np
 
 from researchlab.numerics.dtypes import is_extension, is_float, is_number, part_dtype, words
 from researchlab.numerics.leaves import Leaf, int_value, leaf_text
-from researchlab.numerics.ulp import NAN_DISTANCE, has_ulps, ulp_distance
+from researchlab.numerics.ulp import MANY_ULPS, NAN_DISTANCE, has_ulps, ulp_distance, ulps_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,9 +78,9 @@ class LeafDifference:
     def _sizes(self) -> list[str]:
         sizes: list[str] = []
         if self.ulp is not None:
-            sizes.append(f"{self.ulp} ULP apart")
-        if self.differing > 1 and self.max_ulp is not None:
-            sizes.append(f"at most {self.max_ulp} ULP")
+            sizes.append(f"{ulps_text(self.ulp)} apart")
+        if self.differing > 1 and self.max_ulp is not None and not (self.ulp or 0) > MANY_ULPS:
+            sizes.append(("at most " if self.max_ulp <= MANY_ULPS else "") + ulps_text(self.max_ulp))
         if self.max_abs is not None:
             sizes.append(f"{'at most ' if self.differing > 1 else ''}{self.max_abs:.3g} in value")
         if self.nans:

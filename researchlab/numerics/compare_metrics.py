@@ -10,7 +10,7 @@ import numpy as np
 
 from researchlab.numerics.dtypes import dtype_named
 from researchlab.numerics.scalars import decode_scalar, scalar_text
-from researchlab.numerics.ulp import NAN_DISTANCE, has_ulps, ulp_distance
+from researchlab.numerics.ulp import NAN_DISTANCE, has_ulps, ulp_distance, ulps_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,7 +52,7 @@ class MetricDifference:
         """Return the difference in one line."""
         again = f" (time {self.occurrence + 1} at this step)" if self.occurrence else ""
         what = f"{self.reason} differs: " if self.reason == "dtype" else ""
-        apart = "" if self.ulp is None else f", {self.ulp} ULP apart"
+        apart = "" if self.ulp is None else f", {ulps_text(self.ulp)} apart"
         return (
             f"{self.name}: {self.differing}/{self.size} points differ; first at step {self.step}{again}: "
             f"{what}stored {self.stored}, received {self.received}{apart}"

@@ -16,6 +16,15 @@ NAN_DISTANCE: Final = 2**64 - 1
 """The distance between a NaN and a number: more than any two numbers can be apart."""
 
 
+MANY_ULPS: Final = 1_000_000
+"""A distance beyond which the number of ULPs tells a reader nothing."""
+
+
+def ulps_text(distance: int) -> str:
+    """Return a distance for a reader."""
+    return f"{distance} ULP" if distance <= MANY_ULPS else "over a million ULP"
+
+
 def has_ulps(dtype: np.dtype[Any]) -> bool:
     """Return whether ``ulp_distance`` takes ``dtype``: floats of up to 64 bits, and complex numbers of them."""
     return is_float(dtype) or part_dtype(dtype) is not None

@@ -20,7 +20,7 @@ from researchlab.tracking._alive import is_alive
 from researchlab.tracking._restoring._recorded_code import RecordedCode
 from researchlab.tracking._signals import TerminationWatch
 from researchlab.tracking._tags import TREE_TAG
-from researchlab.tracking._wording import typed_command
+from researchlab.tracking._wording import changed_files, typed_command
 from researchlab.tracking.record import read_record
 from researchlab.tracking.runs import find_run
 from researchlab.tracking.trace import read_trace
@@ -191,6 +191,7 @@ class _Attempt:
             output=execution.output if execution is not None and kind is VerdictKind.FAILED else "",
             executions=0 if execution is None else 1,
             seconds=None if execution is None else execution.seconds,
+            timed_out=execution is not None and execution.timed_out,
             recorded_seconds=None if ended is None else ended - record.started_at,
             store=self.tracked.store.name,
         )
@@ -220,6 +221,9 @@ def _received(reply: Reply) -> tuple[Record, Trace]:
 
 def _confirmed(verdict: Verdict, first: Execution, second: Execution) -> Verdict:
     """Hold two re-executions against each other: where they differ too, the program is nondeterministic here."""
+    if second.timed_out:
+        open_question = "a second re-execution, to tell a nondeterministic program: the time limit ended it"
+        return dataclasses.replace(verdict, not_compared=(*verdict.not_compared, open_question))
     if first.reply is None or second.reply is None:
         how = "ended before its run had"
     else:
@@ -237,7 +241,7 @@ def _code(record: Record, tag: str | None) -> str:
     if snapshot is None:
         return ""
     base = f"commit {snapshot.base_commit[:10]}" if snapshot.base_commit else "no commit"
-    number = len(snapshot.changed)
-    patch = f" + patch of {number} file{'s' if number != 1 else ''}" if number else ""
+    is_changed = snapshot.changed or any(nested.changed for nested in snapshot.nested)
+    patch = f" + patch of {changed_files(snapshot)}" if is_changed else ""
     altered = f" (the tag {TREE_TAG} says {tag[:10]}: the record was altered)" if tag and tag != snapshot.tree else ""
     return f"{base}{patch}, tree {snapshot.tree[:10]}{altered}"

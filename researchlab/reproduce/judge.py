@@ -76,9 +76,8 @@ def judge(stored_record: Record, stored: Trace, received_record: Record, receive
     not_compared = [f"metric '{name}': volatile" for name in metrics.ignored]
     not_compared += states.not_compared
     if interrupted:
-        not_compared.append(
-            f"what comes after the point at which the run was killed ({_count(metrics.beyond, 'value')})"
-        )
+        beyond = f" ({_count(metrics.beyond, 'value')})" if metrics.beyond else ""
+        not_compared.append(f"what comes after the point at which the run was killed{beyond}")
     first = _first(metrics, states)
     ended = _ended(stored_record, received_record, interrupted=interrupted, differs=first is not None)
     if ended is not None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,6 +61,21 @@ class Divergence:
         """Return the place in words."""
         return f"{'final State' if self.step is None else f'step {self.step}'}, {self.kind} '{self.name}'"
 
+    def distance(self) -> str:
+        """Return how far apart the values are: in few ULPs, else relative to the stored one, or nothing."""
+        if self.ulp is None:
+            return ""
+        from researchlab.numerics.ulp import MANY_ULPS, ulps_text
+
+        if self.ulp <= MANY_ULPS:
+            return ulps_text(self.ulp)
+        try:
+            stored, received = (complex(text.split()[0]) for text in (self.stored, self.received))
+            relative = abs(received - stored) / abs(stored)
+        except (ValueError, ZeroDivisionError, OverflowError):
+            relative = math.inf
+        return f"relative difference {relative:.2g}" if math.isfinite(relative) else ulps_text(self.ulp)
+
 
 @dataclasses.dataclass(frozen=True)
 class EnvironmentDifference:
@@ -97,6 +113,7 @@ class Verdict:
             deterministic.
         seconds: Wall time of the (first) re-execution.
         recorded_seconds: Wall time of the run.
+        timed_out: Whether the time limit ended the re-execution, which says nothing of the run.
         kept: The scratch folder, when it was to be kept.
         store: Tracking URI of the store that holds the run.
     """
@@ -116,6 +133,7 @@ class Verdict:
     executions: int = 0
     seconds: float | None = None
     recorded_seconds: float | None = None
+    timed_out: bool = False
     kept: Path | None = None
     store: str = ""
 
@@ -132,6 +150,13 @@ class Verdict:
     def summary(self) -> str:
         """Return the outcome in one line."""
         return f"{self.kind}: {self.reason}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the outcome with its evidence as plain values for JSON; what ``kind`` is, is called ``verdict``."""
+        facts = dataclasses.asdict(self)
+        del facts["kind"]
+        kept = None if self.kept is None else str(self.kept)
+        return {"run_id": self.run_id, "verdict": self.kind.value, "ok": self.ok} | facts | {"kept": kept}
 
     def _meaning(self) -> str:
         if self.kind is VerdictKind.DIVERGED and self.executions > 1:
@@ -153,7 +178,7 @@ class Verdict:
         if self.first is not None:
             lines += _row("first", self.first.where())
             lines += _row("  stored", self.first.stored) + _row("  received", self.first.received)
-            lines += _row("  apart", "" if self.first.ulp is None else f"{self.first.ulp} ULP")
+            lines += _row("  apart", self.first.distance())
         if not self.ok and (self.first is None or self.kind is not VerdictKind.DIVERGED):
             lines += _row("reason", self.reason)
         if len(self.differences) > 1:

@@ -18,6 +18,7 @@ from researchlab.tracking.record import (
     BUNDLE_FILE,
     PATCH_FILE,
     RECORD_FOLDER,
+    STORE_FILE,
     FileRecord,
     NestedRecord,
     SnapshotRecord,
@@ -90,7 +91,7 @@ class CodeState:
         state = dataclasses.replace(self, captured=captured, snapshot=record, settings=settings)
         if audited:
             state = _with_inputs(state, captured, own, began=began)
-        missing = [path for path in _left_out(record) if top / path not in own]
+        missing = record.missing_everywhere
         if missing:
             more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
             shown = ", ".join(missing[:_NAMED]) + more
@@ -200,6 +201,8 @@ def to_record(snapshot: Snapshot) -> SnapshotRecord:
 
 
 def _facts(snapshot: Snapshot) -> dict[str, Any]:
+    from researchlab.tracking.snapshot import EXCLUDED
+
     repository = snapshot.repository
     return {
         "base_commit": snapshot.base_commit,
@@ -208,7 +211,8 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
         "branch": repository.branch,
         "remotes": dict(repository.remotes),
         "changed": tuple(change.path for change in snapshot.changed),
-        "left_out": {item.path: item.reason for item in snapshot.left_out},
+        # The tracker excludes nothing but the store.
+        "left_out": {item.path: STORE_FILE if item.reason == EXCLUDED else item.reason for item in snapshot.left_out},
         "large": {
             item.path: FileRecord(sha256=item.sha256, size=item.size)
             for item in snapshot.left_out
@@ -217,9 +221,3 @@ def _facts(snapshot: Snapshot) -> dict[str, Any]:
         "pointers": snapshot.pointers,
         "ignored": snapshot.ignored,
     }
-
-
-def _left_out(record: SnapshotRecord) -> list[str]:
-    """Return what was left out in the work tree and in the repositories inside it, relative to its root."""
-    inside = (f"{nested.path}/{path}" for nested in record.nested for path in nested.left_out)
-    return [*record.left_out, *inside]

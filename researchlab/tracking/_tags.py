@@ -16,7 +16,7 @@ RUN_ID_TAG = "rlab.run_id"
 BASE_COMMIT_TAG = "rlab.base_commit"
 TREE_TAG = "rlab.tree"
 
-#: What was started, in a word or two, and how many of its files differed from the base commit.
+#: What was started, in a word or two, and how many of its files differed from the base commit, captured or left out.
 SCRIPT_TAG = "rlab.script"
 DIRTY_TAG = "rlab.dirty"
 
@@ -99,5 +99,6 @@ def script_of(command: CommandRecord) -> str:
 
 
 def dirty_files(snapshot: SnapshotRecord) -> int:
-    """Return how many files differed from the base commit, those of repositories inside the work tree included."""
-    return len(snapshot.changed) + sum(len(nested.changed) for nested in snapshot.nested)
+    """Return how many paths differed from the base commit, captured or left out, repositories inside included."""
+    changed = len(snapshot.changed) + sum(len(nested.changed) for nested in snapshot.nested)
+    return changed + len(snapshot.missing_everywhere)

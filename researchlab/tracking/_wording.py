@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from researchlab.tracking.record import CommandRecord
+    from researchlab.tracking.record import CommandRecord, SnapshotRecord
 
 _NAMED = 5
 
@@ -67,6 +67,15 @@ def counted(number: int, noun: str) -> str:
     """Return a number with its noun: ``1 file``, ``2 files``."""
     plural = noun.removesuffix("y") + "ies" if noun.endswith("y") else noun + "s"
     return f"{number} {noun if number == 1 else plural}"
+
+
+def changed_files(snapshot: SnapshotRecord, noun: str = "file") -> str:
+    """Return how many files changed: ``10 files``, ``10 files and 4 in repositories inside``."""
+    inside = sum(len(nested.changed) for nested in snapshot.nested)
+    own = len(snapshot.changed)
+    if inside and not own:
+        return f"{counted(inside, noun)} in repositories inside"
+    return counted(own, noun) + (f" and {inside} in repositories inside" if inside else "")
 
 
 def age(seconds: float) -> str:

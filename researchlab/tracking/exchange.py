@@ -37,6 +37,7 @@ from researchlab.tracking._exchange._format import (
 from researchlab.tracking._exchange._store import IMPORTED_TAG, check_tags_and_params, exported_tags, store_run
 from researchlab.tracking._exchange._trace import check_trace
 from researchlab.tracking._signals import TerminationWatch
+from researchlab.tracking._wording import store_option
 from researchlab.tracking.record import RECORD_FILE, RECORD_FOLDER, Record
 from researchlab.tracking.runs import TrackedRun, default_root, find_run, the_run
 from researchlab.tracking.store import quiet_mlflow, resolve_store
@@ -247,7 +248,7 @@ def import_run(
             if _record_bytes(tracked) != (scratch / RECORD).read_bytes():
                 message = (
                     f"{store.name} has another run '{exported.run_id}' than {exported.file}: their records differ. "
-                    "Import into another store (--tracking-uri), or delete that run first: "
+                    f"Import into another store ({store_option()}), or delete that run first: "
                     f"mlflow runs delete --run-id {present.info.run_id}"
                 )
                 raise ExchangeError(message)
@@ -371,8 +372,12 @@ def _check_target(target: Path, *, overwrite: bool) -> None:
     if not target.parent.is_dir():
         message = f"There is no folder {target.parent} to write {target.name} into. Make it first."
         raise ExchangeError(message)
-    if target.is_dir() or (not overwrite and os.path.lexists(target)):
-        message = f"{target} is there already. Name another file, or pass --force (overwrite=True) to replace a file."
+    if target.is_dir():
+        message = f"{target} is a folder. Name the file to write, as in {target / 'run.rlab'}."
+        raise ExchangeError(message)
+    if not overwrite and os.path.lexists(target):
+        force = "--force" if store_option().startswith("-") else "overwrite=True"
+        message = f"{target} is there already. Name another file, or replace this one with {force}."
         raise ExchangeError(message)
 
 

@@ -31,6 +31,10 @@ END_OF_TIME = 253_370_764_800
 LARGEST_COUNT = 2**63 - 1
 _LARGEST_PID = 2**31 - 1
 
+#: Why the local store is not in a snapshot, and what older records say of it.
+STORE_FILE = "belongs to the MLflow store"
+_STORE_REASONS = frozenset({STORE_FILE, "excluded by the caller"})
+
 CommandKind = Literal["script", "module", "pytest", "code", "stdin", "interactive", "worker"]
 
 ObjectId = Annotated[str, pydantic.StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
@@ -107,6 +111,11 @@ class RepositoryRecord(_Document):
     ignored: tuple[NativeText, ...] = ()
     bundle: NativeText | None = None
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The code that was left out: all of ``left_out`` but the MLflow store."""
+        return tuple(path for path, reason in self.left_out.items() if reason not in _STORE_REASONS)
+
 
 class NestedRecord(RepositoryRecord):
     """A repository inside the work tree, a submodule or one of its own; its paths are relative to its own root.
@@ -132,6 +141,12 @@ class SnapshotRecord(RepositoryRecord):
 
     repository: NativeText
     nested: tuple[NestedRecord, ...] = ()
+
+    @property
+    def missing_everywhere(self) -> tuple[str, ...]:
+        """What is ``missing`` here and in the repositories inside, relative to the outermost root."""
+        inside = (f"{nested.path}/{path}" for nested in self.nested for path in nested.missing)
+        return (*self.missing, *inside)
 
 
 class InputRecord(_Document):

@@ -19,8 +19,8 @@ from researchlab.errors import (
 )
 from researchlab.tracking._tags import RUN_ID_TAG
 from researchlab.tracking._tracked_run import TrackedRun
-from researchlab.tracking._wording import store_option
-from researchlab.tracking.store import Store, first_line, impatient, quiet_mlflow, resolve_store
+from researchlab.tracking._wording import counted, store_option
+from researchlab.tracking.store import Store, first_line, impatient, is_store_named, quiet_mlflow, resolve_store
 from researchlab.tracking.utils import check_run_id
 
 if TYPE_CHECKING:
@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+#: How one comes to a first run.
+FIRST_RUN = (
+    'To track a first run, put `with ExperimentTracker("name"):` around what a script computes '
+    "(`from researchlab import ExperimentTracker`), and start the script."
+)
 
 _MLFLOW_ID = re.compile(r"[0-9a-f]{32}")
 _PAGE = 1000
@@ -69,12 +75,28 @@ def existing_store(tracking_uri: str | os.PathLike[str] | None = None, *, repo: 
     """
     store = resolve_store(tracking_uri, default_root(repo))
     if store.database is not None and not store.database.exists():
+        advice = "" if is_store_named(tracking_uri) else f" {FIRST_RUN}"
         message = (
             f"There is no store {store.database}. No run was tracked there; name another store with {store_option()} "
-            "or MLFLOW_TRACKING_URI, or another repository."
+            f"or MLFLOW_TRACKING_URI, or another repository.{advice}"
         )
         raise StoreError(message)
     return store
+
+
+def missing_default_store(
+    tracking_uri: str | os.PathLike[str] | None = None, *, repo: str | os.PathLike[str] = "."
+) -> Path | None:
+    """Return where the default store will be made when nothing was tracked yet and no other store is named, else None.
+
+    Args:
+        tracking_uri: The store, or None for the one in use here.
+        repo: The repository whose own store is the default.
+    """
+    if is_store_named(tracking_uri):
+        return None
+    database = resolve_store(None, default_root(repo)).database
+    return None if database is None or database.exists() else database
 
 
 def default_root(repo: str | os.PathLike[str]) -> Path:
@@ -282,7 +304,7 @@ def _not_found(run_id: str, store: Store, client: MlflowClient) -> str:
     known = [str(run.data.tags[RUN_ID_TAG]) for run in _search(client, f"tags.`{RUN_ID_TAG}` LIKE '%'")]
     close = difflib.get_close_matches(run_id, known, n=3, cutoff=0.5)
     close += [other for other in known if run_id in other and other not in close][:3]
-    message = f"There is no run '{run_id}' in {store.name} ({len(known)} tracked runs)."
+    message = f"There is no run '{run_id}' in {store.name} ({counted(len(known), 'tracked run')})."
     if close:
         message += f" Closest: {', '.join(close)}."
     return message + f" Another store is named with {store_option()} or MLFLOW_TRACKING_URI."

@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from researchlab.tracking.settings import Settings
 
 
+#: Why something is left out that ``capture`` was told to exclude.
+EXCLUDED = "excluded by the caller"
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """One path that differs between base commit and snapshot.
@@ -204,7 +208,7 @@ def _snapshot(
 ) -> Snapshot:
     survey = place.survey
     changed = tuple(Change(_text(path), survey.status_of(path)) for path in sorted(survey.changes))
-    left_out = survey.left_out | {path: Omission("excluded by the caller") for path in survey.excluded}
+    left_out = survey.left_out | {path: Omission(EXCLUDED) for path in survey.excluded}
     return Snapshot(
         repository=survey.repository,
         base_commit=survey.repository.head,

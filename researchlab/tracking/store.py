@@ -168,7 +168,7 @@ def resolve_store(tracking_uri: str | os.PathLike[str] | None, root: Path) -> St
     Raises:
         StoreError: The URI names a file store, which MLflow no longer opens.
     """
-    chosen = os.fspath(tracking_uri) if tracking_uri is not None else _told_to_mlflow()
+    chosen = _chosen(tracking_uri)
     if not chosen:
         return _default_store(root)
     scheme = urlsplit(chosen).scheme
@@ -185,6 +185,15 @@ def resolve_store(tracking_uri: str | os.PathLike[str] | None, root: Path) -> St
         if path not in _IN_MEMORY:
             return Store(f"{_SQLITE}{Path(path).absolute()}{mark}{options}")
     return Store(chosen)
+
+
+def is_store_named(tracking_uri: str | os.PathLike[str] | None) -> bool:
+    """Return whether somebody chose the store: the argument, the environment or ``mlflow.set_tracking_uri``."""
+    return bool(_chosen(tracking_uri))
+
+
+def _chosen(tracking_uri: str | os.PathLike[str] | None) -> str | None:
+    return os.fspath(tracking_uri) if tracking_uri is not None else _told_to_mlflow()
 
 
 def _default_store(root: Path) -> Store:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import struct
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -161,6 +163,9 @@ def test_a_killed_run_is_compared_as_far_as_it_came(before: ResultRecord | None)
     assert found.kind is VerdictKind.REPRODUCED
     assert found.compared == "1 metric (3 values)"
     assert found.not_compared == ("what comes after the point at which the run was killed (2 values)",)
+    assert judged(trace(LOSSES), trace(LOSSES), before=before).not_compared == (
+        "what comes after the point at which the run was killed",
+    )
     other = [("loss", 1, 7.0) if point[1] == 1 else point for point in LOSSES]
     diverged = judged(trace(LOSSES[:3]), trace(other), before=before)
     assert diverged.kind is VerdictKind.DIVERGED
@@ -268,6 +273,38 @@ def test_a_report_says_what_differs_where_and_how_to_repeat_it_on_one_screen() -
     assert "and 8 more" in VERDICT.report()
     assert "and 18 more" in VERDICT.report()
     assert len(lines) <= 45
+
+
+@pytest.mark.parametrize(
+    ("stored", "received", "ulp", "text"),
+    [
+        ("0.5 (0x3f000000)", "0.75 (0x3f400000)", 3, "3 ULP"),
+        ("1.0 (0x3ff0000000000000)", "1.00003 (0x3ff0001f75104d55)", 128849018880, "relative difference 3e-05"),
+        ("(1+1j) (0x..)", "(2+2j) (0x..)", 2**52, "relative difference 1"),
+        ("0.0 (0x0000000000000000)", "1.0 (0x3ff0000000000000)", 2**61, "over a million ULP"),
+        ("1.0 (0x3ff0000000000000)", "inf (0x7ff0000000000000)", 2**61, "over a million ULP"),
+        ("1 (0x1)", "2 (0x2)", None, ""),
+    ],
+)
+def test_a_distance_is_in_ulps_where_that_says_something(
+    stored: str, received: str, ulp: int | None, text: str
+) -> None:
+    assert Divergence(0, "x", "metric", stored, received, ulp).distance() == text
+
+
+def test_a_verdict_is_json() -> None:
+    document = json.loads(json.dumps(dataclasses.replace(VERDICT, kept=Path("/scratch")).to_json()))
+    assert {name: document[name] for name in ("run_id", "verdict", "ok", "reason", "executions", "kept")} == {
+        "run_id": "2026-02-15_radiant-octopus",
+        "verdict": "DIVERGED",
+        "ok": False,
+        "reason": "the bits differ first at step 17, metric 'loss'",
+        "executions": 2,
+        "kept": "/scratch",
+    }
+    assert document["first"]["step"] == 17
+    assert document["environment"][0] == {"name": "packages.p0", "recorded": "1", "now": "2"}
+    assert "kind" not in document
 
 
 def test_a_report_of_a_run_that_came_back_is_short() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -10,13 +11,18 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from helpers.repos import contents
 from helpers.reproduction import Project, make_project, running, store_contents, user_files
 
 from researchlab.errors import InvalidRunIdError, RecordError, RunNotFoundError, StoreError
-from researchlab.reproduce import VerdictKind
+from researchlab.reproduce import VerdictKind, _reproduce
+from researchlab.reproduce._execution import Execution, execute
+
+if TYPE_CHECKING:
+    from researchlab.tracking.record import Record
 
 pytestmark = pytest.mark.slow
 
@@ -204,6 +210,23 @@ def test_a_leaf_of_the_final_state_that_differs_is_found_with_its_index(
     assert verdict.first.name.endswith("weights[1, 2]")
     assert verdict.first.ulp == 1
     assert "5.000000000000001" in verdict.report()
+
+
+def test_a_time_limit_in_the_second_re_execution_makes_no_program_nondeterministic(
+    modes: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[Execution] = []
+
+    def limited(record: Record, **options: Any) -> Execution:
+        done.append(execute(record, **options))
+        return done[0] if len(done) == 1 else dataclasses.replace(done[-1], reply=None, timed_out=True)
+
+    monkeypatch.setattr(_reproduce, "execute", limited)
+    monkeypatch.setenv("MODE", "random")
+    verdict = modes.reproduce("modes")
+    assert (verdict.kind, verdict.executions, verdict.timed_out) == (VerdictKind.DIVERGED, 1, False), verdict.report()
+    assert "to tell a nondeterministic program: the time limit ended it" in verdict.not_compared[-1]
+    assert len(done) == 2
 
 
 def test_a_program_that_gives_other_bits_each_time_is_nondeterministic(

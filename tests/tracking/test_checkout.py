@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -319,7 +320,9 @@ def test_a_run_before_the_first_commit_has_no_branch_to_start_from(
     monkeypatch.chdir(repo.top)
     assert "before its repository had a commit" in refusal("restore", RUN)
     repo.commit()
-    assert "--artifact-path run.patch --dst-path . && git init && git apply run.patch" in refusal("restore", RUN)
+    message = refusal("restore", RUN)
+    assert f"  MLFLOW_TRACKING_URI={store.uri} mlflow artifacts download --run-id " in message
+    assert "--artifact-path run.patch --dst-path . && git init && git apply run.patch" in message
 
 
 def test_a_run_without_code_says_so(repo: Repo, store: RunStore) -> None:
@@ -329,8 +332,27 @@ def test_a_run_without_code_says_so(repo: Repo, store: RunStore) -> None:
 
 
 def test_restore_says_what_the_run_had_and_the_snapshot_lacks(repo: Repo, store: RunStore) -> None:
-    store.track(RUN, repo.top, left_out={"big.bin": "is too large", "mlflow.db": "excluded by the caller"})
-    assert "not captured: big.bin\n" in rlab("restore", RUN).stdout
+    left_out = {"big.bin": "is too large", "train.py": "is too large", "mlflow.db": "belongs to the MLflow store"}
+    store.track(RUN, repo.top, left_out=left_out)
+    text = rlab("restore", RUN).stdout
+    assert "The run had more, which was not captured: big.bin\n" in text
+    assert "Not as in the run, which did not capture them, but as in the base commit: train.py\n" in text
+    assert "mlflow.db" not in text
+
+
+def test_scripts_are_told_what_was_restored_and_deleted(repo: Repo, store: RunStore, tmp_path: Path) -> None:
+    store.track(RUN, repo.top, left_out={"big.bin": "is too large", "train.py": "is too large"})
+    base = repo.git("rev-parse", "HEAD")
+    done = json.loads(rlab("restore", RUN, "--json", "--worktree", str(tmp_path / "there")).stdout)
+    assert (done["run_id"], done["branch"], done["base_commit"]) == (RUN, f"experiment/{RUN}", base)
+    assert (done["worktree"], done["not_captured"], done["as_in_the_base_commit"]) == (
+        str(tmp_path / "there"),
+        ["big.bin"],
+        ["train.py"],
+    )
+    repo.git("worktree", "remove", "--force", done["worktree"])
+    deleted = json.loads(rlab("delete", RUN, "--json").stdout)
+    assert (deleted["branch"], deleted["commit"]) == (f"experiment/{RUN}", base)
 
 
 def test_restore_names_submodules_that_are_not_where_the_run_had_them(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import subprocess
 import sys
@@ -37,9 +38,11 @@ def test_an_unknown_run_is_refused_with_the_closest_ids(repo: Repo, store: RunSt
 
 def test_looking_for_runs_does_not_make_a_store(repo: Repo) -> None:
     before = footprint(repo.top)
+    assert json.loads(rlab("runs", "--json").stdout) == []
     for command in (
-        ("runs",),
+        ("runs", "--tracking-uri", f"sqlite:///{repo.top}/mlflow.db"),
         ("show", RUN),
+        ("show", "latest"),
         ("restore", RUN),
         ("diff", RUN, RUN),
         ("reproduce", RUN),
@@ -49,6 +52,33 @@ def test_looking_for_runs_does_not_make_a_store(repo: Repo) -> None:
         assert f"There is no store {repo.top}/mlflow.db." in message
         assert " --tracking-uri " in message
     assert footprint(repo.top) == before
+
+
+def test_a_new_project_has_no_runs_and_is_told_how_to_track_one(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = rlab("runs").stdout
+    assert text.startswith(f"No run was tracked here yet: there is no {repo.top}/mlflow.db.\n")
+    assert "with ExperimentTracker(" in text
+    assert "with ExperimentTracker(" in refusal("show", RUN)
+    named = refusal("runs", "--json", "--tracking-uri", "sqlite:///elsewhere.db")
+    assert "ExperimentTracker" not in named
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///elsewhere.db")
+    assert refusal("runs") == named
+
+
+def test_latest_is_the_newest_run_wherever_a_run_is_named(repo: Repo, store: RunStore, tmp_path: Path) -> None:
+    store.track("one", repo.top)
+    repo.write("train.py", "print(2)\n")
+    store.track("two", repo.top)
+    assert json.loads(rlab("show", "latest", "--json").stdout)["run_id"] == "two"
+    assert rlab("diff", "latest", "two").stderr.startswith("same code: two and two ran tree")
+    assert "+print(2)" in rlab("diff", "one", "latest").stdout
+    assert rlab("export", "latest", str(tmp_path / "file")).stdout.startswith("Exported two to ")
+    repo.git("restore", "train.py")
+    assert rlab("restore", "latest").stdout.startswith("Restored two: branch experiment/two at ")
+
+
+def test_the_version_is_told() -> None:
+    assert rlab("--version").stdout == f"researchlab {importlib.metadata.version('researchlab')}\n"
 
 
 def test_outside_a_repository_the_commands_say_so(store: RunStore, tmp_path: Path) -> None:

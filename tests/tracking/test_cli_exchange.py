@@ -9,6 +9,7 @@ import pytest
 from helpers.commands import refusal, rlab
 from helpers.repos import Repo, make_repo
 
+from researchlab.errors import ResearchlabWarning
 from researchlab.tracking.tracker import ExperimentTracker
 
 if TYPE_CHECKING:
@@ -24,13 +25,16 @@ def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(repo.top)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     repo.write("train.py", "print(2)\n")
-    with ExperimentTracker("tests", RUN) as run:
+    repo.write(".env", "TOKEN=1\n")
+    with pytest.warns(ResearchlabWarning, match=r"\.env"), ExperimentTracker("tests", RUN) as run:
         run.record_metrics({"loss": 0.5}, 0)
     file = tmp_path / "run.rlab"
     text = rlab("export", RUN, str(file)).stdout
     assert text.startswith(f"Exported {RUN} to {file} (")
     assert "Import it with: rlab import run.rlab\n" in text
-    assert "already" in refusal("export", RUN, str(file))
+    assert refusal("export", RUN, str(file)).endswith("Name another file, or replace this one with --force.\n")
+    folder = refusal("export", RUN, ".", "--force")
+    assert folder.endswith(f"{repo.top} is a folder. Name the file to write, as in {repo.top}/run.rlab.\n")
     assert rlab("export", RUN, str(file), "--force", "--inputs-limit", "1 MiB").exit_code == 0
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -41,13 +45,14 @@ def exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_an_exported_run_is_imported_where_there_is_no_store(exported: Path, tmp_path: Path) -> None:
     checked = rlab("import", str(exported), "--dry-run").stdout
     assert "train.py" in checked
+    assert "the run had more, which was not captured: .env\n" in checked
     assert list((tmp_path / "elsewhere").iterdir()) == []
     result = rlab("import", str(exported))
     assert result.exit_code == 0
     assert result.stdout.startswith(checked)
     assert f"Imported {RUN} into sqlite:///" in result.stdout
     assert f"rlab reproduce {RUN}\n" in result.stdout
-    assert json.loads(rlab("runs", "--json").stdout)[0]["dirty"] == 1
+    assert json.loads(rlab("runs", "--json").stdout)[0]["dirty"] == 2
     assert "nothing was changed" in rlab("import", str(exported)).stdout
 
 

@@ -219,7 +219,7 @@ def test_show_says_what_was_recorded(repo: Repo, store: RunStore) -> None:
         "took          3 min 20 s",
         "typed         python train.py",
         f"base commit   {base} (on main)",
-        "changed       1 file\n                  new.txt",
+        "changed       1 file and 1 in repositories inside\n                  new.txt",
         "left out      2 paths\n                  big.bin: is larger than 100 MiB (200 MB, sha256 ffffffffffff)\n",
         "                  pipe: is a FIFO\n",
         "ignored       2 paths\n                  build/\n                  data/*",
@@ -327,6 +327,22 @@ def test_last_values_come_from_the_trace(repo: Repo, store: RunStore) -> None:
     assert "last values   loss = 0.2 at step 2\n                odd = nan at step 2\n" in text
     entry = listed()[RUN]
     assert (entry["process"], entry["dirty"], entry["verdict"]) == (None, 0, None)
+
+
+def test_the_store_is_left_out_as_what_it_is_and_does_not_make_a_run_dirty(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from researchlab.tracking.tracker import ExperimentTracker
+
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    with ExperimentTracker("tests", "first") as run:
+        run.record_metrics({"x": 0.5}, 0)
+    assert "metrics       1 metric, 1 value\n" in rlab("show", "first").stdout
+    assert "(1 tracked run)" in refusal("show", "second")
+    with ExperimentTracker("tests", "second"):
+        pass
+    assert "mlflow.db: belongs to the MLflow store\n" in rlab("show", "second").stdout
+    assert {name: entry["dirty"] for name, entry in listed().items()} == {"first": 0, "second": 0}
 
 
 def test_the_tracker_writes_what_the_list_needs(repo: Repo, store: RunStore) -> None:

@@ -43,7 +43,7 @@ def suggested(line: str, **environ: str) -> list[str]:
 
 def test_run_ids_are_suggested_the_newest_first(store: RunStore) -> None:
     both = ["2026-02-16_calm-newt", "2026-02-15_radiant-octopus"]
-    assert suggested("rlab show ") == both
+    assert suggested("rlab show ") == ["latest", *both]
     assert suggested("rlab show 2026-02-15") == both[1:]
     assert suggested("rlab diff 2026-02-15_radiant-octopus 2026-02-16") == both[:1]
     assert suggested("rlab show 2026_02") == []  # no wildcards
@@ -73,7 +73,7 @@ def test_restored_runs_are_suggested_for_delete(repo: Repo) -> None:
 def test_a_store_that_cannot_be_asked_suggests_nothing_and_is_not_made(uri: str, repo: Repo) -> None:
     repo.write("garbage", b"no database at all")
     before = footprint(repo.top)
-    assert suggested("rlab show ", MLFLOW_TRACKING_URI=uri) == []
+    assert suggested("rlab show ", MLFLOW_TRACKING_URI=uri) == ["latest"]
     assert footprint(repo.top) == before
 
 
@@ -83,7 +83,7 @@ def test_a_store_that_is_being_written_to_is_read_all_the_same(store: RunStore) 
     database = sqlite3.connect(store.store.database or "")
     database.execute("BEGIN IMMEDIATE")
     try:
-        assert len(suggested("rlab show ")) == 2
+        assert len(suggested("rlab show 2")) == 2
     finally:
         database.close()
 

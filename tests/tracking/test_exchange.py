@@ -414,7 +414,7 @@ def test_two_imports_at_once_do_not_leave_two_runs(
 def test_an_export_replaces_nothing_unless_told(project: Project, tmp_path: Path) -> None:
     file = tmp_path / "run.zip"
     file.write_text("precious\n")
-    with pytest.raises(ExchangeError, match="is there already"):
+    with pytest.raises(ExchangeError, match=r"is there already.*with overwrite=True"):
         export_run("exchanged", file, tracking_uri=project.uri, repo=project.top)
     assert file.read_text() == "precious\n"
     export_run("exchanged", file, tracking_uri=project.uri, repo=project.top, overwrite=True)

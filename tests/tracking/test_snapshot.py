@@ -240,6 +240,19 @@ def test_what_may_not_be_read_is_named(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("size", "limit", "text"),
+    [
+        (2_000_000, 1 << 20, "has 1.91 MiB, and no more than 1 MiB are captured"),
+        ((100 << 20) + 1, 100 << 20, "has 100.01 MiB, and no more than 100 MiB are captured"),
+        (3 << 30, 3 << 29, "has 3 GiB, and no more than 1.5 GiB are captured"),
+        (1001, 1000, "has 1001 bytes, and no more than 1000 bytes are captured"),
+    ],
+)
+def test_a_size_over_the_budget_is_told_as_it_is(size: int, limit: int, text: str) -> None:
+    assert _worktree.too_large(size, limit) == text
+
+
 def test_what_is_too_large_is_named_with_its_hash(tmp_path: Path) -> None:
     repo = make_repo(tmp_path, {"grown": "x", "kept": b"k" * 2000})
     repo.write("grown", b"g" * 1001)

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from researchlab.tracking._tags import Process, script_of, start_tags
-from researchlab.tracking._wording import age, counted, duration, printable, printable_lines, size, some
-from researchlab.tracking.record import CommandRecord, NestedRecord, SnapshotRecord
+from researchlab.tracking._wording import age, changed_files, counted, duration, printable, printable_lines, size, some
+from researchlab.tracking.record import STORE_FILE, CommandRecord, NestedRecord, SnapshotRecord
 
 
 @given(st.text(st.characters()))
@@ -74,12 +74,29 @@ def test_what_was_started_in_a_word_or_two(kind: str, target: str | None, script
     assert script_of(CommandRecord.model_validate({"kind": kind, "target": target, "folder": "/"})) == script
 
 
-def test_tags_are_short_can_be_stored_and_count_nested_files() -> None:
+def test_changed_files_of_all_repositories_are_counted_apart() -> None:
+    def text(own: int, inside: int) -> str:
+        nested = NestedRecord(
+            path="lib", is_submodule=False, base_commit=None, tree="b", changed=("x",) * inside, left_out={}
+        )
+        snapshot = SnapshotRecord(base_commit=None, tree="a", repository="/", changed=("z",) * own, nested=(nested,))
+        return changed_files(snapshot, "changed file")
+
+    assert text(10, 4) == "10 changed files and 4 in repositories inside"
+    assert text(1, 0) == "1 changed file"
+    assert text(0, 1) == "1 changed file in repositories inside"
+    assert text(0, 0) == "0 changed files"
+
+
+def test_tags_are_short_can_be_stored_and_count_nested_and_left_out_files() -> None:
     inner = NestedRecord(path="lib", is_submodule=False, base_commit=None, tree="b", changed=("x", "y"))
-    snapshot = SnapshotRecord(base_commit=None, tree="a", repository="/", changed=("z",), nested=(inner,))
+    left_out = {".env": "looks like a secret", "mlflow.db": STORE_FILE, "mlruns": "excluded by the caller"}
+    snapshot = SnapshotRecord(
+        base_commit=None, tree="a", repository="/", changed=("z",), left_out=left_out, nested=(inner,)
+    )
     command = CommandRecord(kind="script", target="caf\udce9" + "x" * 9000, folder="/")
     tags = start_tags("run", command, snapshot, process=("my host", 12))
-    assert tags["rlab.dirty"] == "3"
+    assert tags["rlab.dirty"] == "4"
     assert len(tags["rlab.script"]) == 500
     assert tags["rlab.script"].startswith("caf\\xe9x")
     assert Process.of(tags) == Process("my host", 12)

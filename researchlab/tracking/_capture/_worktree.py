@@ -266,7 +266,8 @@ def files_below(top: str | os.PathLike[str], *, skip: Iterable[bytes] = ()) -> I
 def too_large(size: int, limit: int) -> str:
     """Say that a file has more bytes than are taken in."""
     unit, shift = next((unit, shift) for unit, shift in _UNITS if min(size, limit) >> shift or not shift)
-    return f"has {-(-size >> shift)} {unit}, and no more than {limit >> shift} {unit} are captured"
+    amount = -(-size * 100 >> shift) / 100  # rounded up, so that it is never the limit
+    return f"has {amount:.12g} {unit}, and no more than {round(limit / 2**shift, 2):.12g} {unit} are captured"
 
 
 def _same(one: os.stat_result, other: os.stat_result) -> bool:

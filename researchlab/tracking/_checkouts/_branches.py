@@ -12,7 +12,9 @@ from researchlab.errors import GitError
 from researchlab.tracking import _git
 from researchlab.tracking._checkouts._checkout import BRANCH_FOLDER
 from researchlab.tracking._checkouts._journal import is_unfinished, refuse_unfinished
+from researchlab.tracking._checkouts._obstacles import operation_in
 from researchlab.tracking._checkouts._uncommitted import switch_back_command, uncommitted
+from researchlab.tracking._checkouts._way_back import own_commits
 
 if TYPE_CHECKING:
     from researchlab.tracking._git import Repository
@@ -106,12 +108,18 @@ def delete_branch(run_id: str, *, repo: Path, force: bool = False) -> Experiment
         message = f"The branch {branch.branch} is checked out in {branch.checked_out_at}. {_leave(branch, repository)}"
         raise GitError(message)
     if not force:
-        count = _own_commits(branch.branch, repository.top)
+        count = own_commits(branch.branch, repository)
         if count:
             what = "1 commit that is" if count == 1 else f"{count} commits that are"
+            kept = "Merge it, or delete"
+            if branch.commit == branch.base_commit:
+                kept = (
+                    "It stands where `rlab restore` made it, and they are stored with the run as well when "
+                    f"`rlab show {run_id}` names a bundle. Merge it, or delete"
+                )
             message = (
                 f"The branch {branch.branch} has {what} on no other branch, remote or tag (newest: {branch.commit[:7]} "
-                f"{branch.subject}). Merge it, or delete it with all that: rlab delete {run_id} --force"
+                f"{branch.subject}). {kept} it with all that: rlab delete {run_id} --force"
             )
             raise GitError(message)
     _git.run_git(("branch", "--quiet", "-D", branch.branch), cwd=repository.top)
@@ -126,17 +134,22 @@ def _leave(branch: ExperimentBranch, repository: Repository) -> str:
         there = _git.find_repository(place)
     except GitError:
         return f"That work tree cannot be read. If it is gone: {here} worktree prune"
+    in_the_middle = operation_in(there)
+    if in_the_middle is not None:
+        return in_the_middle
     dirty = bool(uncommitted(there))
     go = switch_back_command(there)
     if there.git_dir != there.common_dir and go.endswith(">"):
-        keep = "Commit or stash what is uncommitted there, then remove" if dirty else "Remove"
-        return f"{keep} that work tree: {here} worktree remove {shlex.quote(str(place))}"
+        force, keep = "", "Commit or stash what is uncommitted there, then remove" if dirty else "Remove"
+        if _has_repositories(there):  # git refuses to remove what is in them, changed or not
+            force, keep = "--force ", "Save what is only there, also in the repositories inside it, then remove"
+        return f"{keep} that work tree: {here} worktree remove {force}{shlex.quote(str(place))}"
     if place.resolve() != repository.top.resolve():
         go = f"git -C {shlex.quote(str(place))}{go.removeprefix('git')}"
     keep = "commit or stash what is uncommitted there, then " if dirty else ""
     return f"Leave it first: {keep}{go}"
 
 
-def _own_commits(branch: str, top: Path) -> int:
-    others = (f"--exclude={branch}", "--branches", "--remotes", "--tags")
-    return int(_git.run_git(("rev-list", "--count", f"refs/heads/{branch}", "--not", *others), cwd=top))
+def _has_repositories(repository: Repository) -> bool:
+    listing = _git.list_files(repository.top)
+    return bool(listing.nested or listing.submodules)

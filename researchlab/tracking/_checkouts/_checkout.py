@@ -19,11 +19,17 @@ from researchlab.tracking._capture._worktree import GITLINK
 from researchlab.tracking._checkouts._inner_checkout import InnerCheckout, bring, clear_folder, fetched, place_of
 from researchlab.tracking._checkouts._interrupts import held_signals
 from researchlab.tracking._checkouts._journal import Journal, refuse_unfinished, take_over
+from researchlab.tracking._checkouts._obstacles import (
+    base_commit_of,
+    free_folder,
+    refuse_existing,
+    refuse_operation,
+    refuse_uncommitted,
+)
 from researchlab.tracking._checkouts._uncommitted import stash_command, switch_back_command, uncommitted
-from researchlab.tracking._checkouts._way_back import WayBack, dated_now, has_branch, switch
-from researchlab.tracking._restoring._parts import enclosing, printable
+from researchlab.tracking._checkouts._way_back import WayBack, dated_now, has_branch, own_commits, switch
+from researchlab.tracking._restoring._parts import enclosing
 from researchlab.tracking._restoring._raw_files import DRAFT
-from researchlab.tracking.record import PATCH_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,7 +40,6 @@ if TYPE_CHECKING:
     from researchlab.tracking._restoring._recorded_code import RecordedCode
 
 BRANCH_FOLDER = "experiment/"
-_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,8 @@ class CheckedOut:
         nested: Repositories inside that are now as in the run.
         created: Those of them that were not checked out before.
         fetched: Where base commits were brought from that the repository did not have, or None.
+        removal: The command that removes ``created`` with all that is in them, which the way back leaves there, or
+            None. A work tree of its own goes as a whole.
     """
 
     branch: str
@@ -63,6 +70,7 @@ class CheckedOut:
     nested: tuple[str, ...] = ()
     created: tuple[str, ...] = ()
     fetched: str | None = None
+    removal: str | None = None
 
 
 def check_out(code: RecordedCode, *, repo: Path, own: Sequence[Path] = (), worktree: Path | None = None) -> CheckedOut:
@@ -92,18 +100,14 @@ def check_out(code: RecordedCode, *, repo: Path, own: Sequence[Path] = (), workt
     repository = _git.find_repository(repo)
     refuse_unfinished(code.run_id, repository)
     branch = BRANCH_FOLDER + code.run_id
-    base = _base_commit(code, repository, in_place=worktree is None)
-    if has_branch(repository, branch):
-        message = (
-            f"The branch {branch} exists already. Continue there with `git switch {branch}`, "
-            f"or delete it and restore again: rlab delete {code.run_id}"
-        )
-        raise RestoreError(message)
+    base = base_commit_of(code, repository, in_place=worktree is None)
+    refuse_existing(branch, code, repository, worktree=worktree)
     if worktree is None:
-        _refuse_uncommitted(repository, code.run_id, own)
+        refuse_operation(repository, code.run_id)
+        refuse_uncommitted(repository, code.run_id, own)
         top = repository.top
     else:
-        top = _free_folder(worktree, repository)
+        top = free_folder(worktree, repository)
     brought: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="rlab-restore-") as scratch:
         stores = code.build_all(repository.top, Path(scratch), brought=brought, history=True)
@@ -124,6 +128,7 @@ def check_out(code: RecordedCode, *, repo: Path, own: Sequence[Path] = (), workt
         nested=nested,
         created=created,
         fetched=fetched(brought),
+        removal=task.removal_command() if worktree is None else None,
     )
 
 
@@ -206,6 +211,12 @@ class _Task:
             go = f"{stash_command(repository, self._own, spare=spare)} && {go}"
         inside = [command for inner in reversed(self.inner) if (command := inner.leave_command()) is not None]
         return " && ".join([*inside, go])
+
+    def removal_command(self) -> str | None:
+        """Return the command that removes the repositories that were not checked out before, or None."""
+        created = [inner for inner in self.inner if inner.before is None]
+        outermost = [inner for inner in created if not any(other.place in inner.place.parents for other in created)]
+        return " && ".join(inner.removal_command() for inner in outermost) or None
 
     def _write(self, held: HeldSignals) -> None:
         snapshot = self._code.snapshot
@@ -297,53 +308,11 @@ def _remove_worktree(repository: Repository, branch: str, top: Path, missing: Se
             path.rmdir()
 
 
-def _base_commit(code: RecordedCode, repository: Repository, *, in_place: bool) -> str:
-    base = code.snapshot.base_commit
-    if base is None:
-        message = (
-            f"The run '{code.run_id}' was tracked before its repository had a commit: there is none that a branch or a "
-            "work tree could start from. Its code is the patch alone; in an empty folder:\n"
-            f"  mlflow artifacts download --run-id {code.mlflow_run_id} --artifact-path {PATCH_FILE} --dst-path . "
-            f"&& git init && git apply {PATCH_FILE}"
-        )
-        raise RestoreError(message)
-    if repository.head is None and in_place:
-        message = (
-            f"{repository.top} has no commit yet, so that there would be no way back. Commit first, or name another "
-            "folder for the code with --worktree."
-        )
-        raise RestoreError(message)
-    return base
-
-
-def _refuse_uncommitted(repository: Repository, run_id: str, own: Sequence[Path]) -> None:
-    paths = uncommitted(repository, own)
-    if not paths:
-        return
-    shown = "".join(f"\n  {printable(path)}" for path in paths[:_NAMED])
-    more = f"\n  and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-    message = (
-        f"{repository.top} has uncommitted work, which must not be mixed with the code of '{run_id}':{shown}{more}\n"
-        f"Commit it, or put it aside and try again: {stash_command(repository, own)}\n"
-        f"Or leave it as it is, and have the code in a folder of its own: rlab restore {run_id} --worktree <folder>"
-    )
-    raise RestoreError(message)
-
-
-def _free_folder(worktree: Path, repository: Repository) -> Path:
-    top = worktree.resolve()
-    if top.is_relative_to(repository.common_dir.resolve()):
-        message = f"{top} is in the git folder of {repository.top}, which is no place for a work tree. Name another."
-        raise RestoreError(message)
-    if os.path.lexists(worktree) and (not top.is_dir() or any(top.iterdir())):
-        message = f"A work tree is made in an empty folder, and {top} is not one. Name another folder."
-        raise RestoreError(message)
-    return top
-
-
 def _remove_command(repository: Repository, top: Path, run_id: str) -> str:
     remove = shlex.join(["git", "-C", str(repository.top), "worktree", "remove", "--force", str(top)])
-    return f"{remove} && {shlex.join(['rlab', 'delete', run_id, '--repo', str(repository.top)])}"
+    # The base commit may be in no branch; with the run it is.
+    force = ["--force"] if own_commits(BRANCH_FOLDER + run_id, repository) else []
+    return f"{remove} && {shlex.join(['rlab', 'delete', run_id, '--repo', str(repository.top), *force])}"
 
 
 def _is_at(top: Path, path: bytes, commit: str) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from researchlab.errors import GitError, RestoreError
 from researchlab.tracking import _git, restore
+from researchlab.tracking._checkouts._obstacles import operation_in
 from researchlab.tracking._checkouts._uncommitted import stash_command, switch_back_command, uncommitted
 from researchlab.tracking._checkouts._way_back import WayBack, switch
 from researchlab.tracking._restoring._parts import printable
@@ -69,6 +70,9 @@ class InnerCheckout:
                 why = "that one had no commit" if part.base_commit is None else "that one names objects differently"
             message = f"{inner.top} cannot become the repository that the run had in {where}: {why}. Move it away."
             raise RestoreError(message)
+        in_the_middle = operation_in(inner)
+        if in_the_middle is not None:
+            raise RestoreError(in_the_middle)
         paths = uncommitted(inner)
         if paths:
             stash = "git -C " + shlex.quote(str(inner.top)) + stash_command(inner).removeprefix("git")
@@ -143,6 +147,11 @@ class InnerCheckout:
         here = "git -C " + shlex.quote(str(inner.top))
         go = here + switch_back_command(inner).removeprefix("git")
         return f"{here}{stash_command(inner).removeprefix('git')} && {go}" if uncommitted(inner) else go
+
+    def removal_command(self) -> str:
+        """Return the command that removes it again, with all that is in it."""
+        place = shlex.quote(str(self.place))
+        return f"rm -rf {place}" + ("" if self._missing else f" && mkdir {place}")
 
     def _make(self, around: Repository) -> Repository:
         """Make the repository where there is none: HEAD at the base commit, no files yet."""

@@ -137,6 +137,13 @@ def has_branch(repository: Repository, branch: str) -> bool:
     return _git.call_git(args, cwd=repository.top).returncode == 0
 
 
+def own_commits(branch: str, repository: Repository) -> int:
+    """Return how many commits of a branch are on no other branch, remote or tag."""
+    others = (f"--exclude={branch}", "--branches", "--remotes", "--tags")
+    count = _git.run_git(("rev-list", "--count", f"refs/heads/{branch}", "--not", *others), cwd=repository.top)
+    return int(count)
+
+
 def dated_now() -> dict[str, str]:
     """Return the environment that dates what git writes, instead of the fixed date of our git calls."""
     return {"GIT_COMMITTER_DATE": f"@{int(time.time())} {time.strftime('%z')}"}

@@ -5,18 +5,26 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
-from researchlab.tracking._cli._common import AsJson, Repo, RunId, TrackingUri, find, print_json, print_table
+from researchlab.tracking._cli._common import AsJson, Repo, RunId, TrackingUri, find, meant, print_json, print_table
 from researchlab.tracking._cli._completion import complete_restored, complete_run
-from researchlab.tracking._wording import counted, printable, some
+from researchlab.tracking._wording import changed_files, printable, some
 
 if TYPE_CHECKING:
+    from researchlab.tracking._checkouts._checkout import CheckedOut
     from researchlab.tracking._restoring._recorded_code import RecordedCode
 
 _SHORT = 7
+
+_One: TypeAlias = Annotated[
+    str, typer.Argument(metavar="RUN1", help="Id of a run, or `latest`.", autocompletion=complete_run)
+]
+_Other: TypeAlias = Annotated[
+    str, typer.Argument(metavar="RUN2", help="Id of another run, or `latest`.", autocompletion=complete_run)
+]
 
 
 def restore_run(
@@ -30,6 +38,7 @@ def restore_run(
     abort: Annotated[bool, typer.Option("--abort", help="Take back a restoration of RUN that was cut off.")] = False,  # noqa: FBT002
     tracking_uri: TrackingUri = None,
     repo: Repo = Path(),
+    as_json: AsJson = False,  # noqa: FBT002 (how typer declares a flag)
 ) -> None:
     """Check the code of RUN out, on a new branch experiment/RUN.
 
@@ -41,27 +50,44 @@ def restore_run(
     After a kill or a power failure, --abort does that.
     """
     from researchlab.tracking._checkouts import _checkout
+    from researchlab.tracking._git import find_repository
     from researchlab.tracking._restoring._recorded_code import RecordedCode
 
     if abort:
-        taken_back = _checkout.take_back(run, repo=repo)
-        typer.echo(f"Back to where {printable(taken_back.top)} was before the restoration of {run}.")
+        taken_back = _checkout.take_back(meant(run, tracking_uri, repo), repo=repo)
+        if as_json:
+            print_json({"run_id": taken_back.run_id, "back": taken_back.top})
+        else:
+            where = printable(taken_back.top)
+            typer.echo(f"Back to where {where} was before the restoration of {taken_back.run_id}.")
         return
     tracked = find(run, tracking_uri, repo)
     code = RecordedCode.of(tracked)
     done = _checkout.check_out(code, repo=repo, own=tracked.store.files(), worktree=worktree)
-    changes = f"{counted(done.changed, 'changed file')} (uncommitted, as in the run)"
+    absent, stale = _left_out(code, find_repository(repo).top if done.worktree is None else done.worktree)
+    if as_json:
+        facts = dataclasses.asdict(done) | {"worktree": None if done.worktree is None else str(done.worktree)}
+        print_json({"run_id": code.run_id, **facts, "not_captured": absent, "as_in_the_base_commit": stale})
+        return
+    _tell(code, done, absent, stale)
+
+
+def _tell(code: RecordedCode, done: CheckedOut, absent: tuple[str, ...], stale: tuple[str, ...]) -> None:
+    changes = f"{changed_files(code.snapshot, 'changed file')} (uncommitted, as in the run)"
     place = "" if done.worktree is None else f" in {printable(str(done.worktree))}"
     typer.echo(f"Restored {code.run_id}{place}: branch {done.branch} at {done.base_commit[:_SHORT]}, {changes}.")
     if done.nested:
         typer.echo(f"With the repositories inside: {some(done.nested)}.")
     if done.created:
         typer.echo(f"Of them, not checked out before: {some(done.created)}.")
+    if done.removal is not None:
+        typer.echo(f"Going back leaves those there. To remove them with all that is in them: {printable(done.removal)}")
     if done.fetched is not None:
         typer.echo(f"The base commit was brought into the repository from {printable(done.fetched)}.")
-    missing = _not_captured(code)
-    if missing:
-        typer.echo(f"The run had more, which was not captured: {some(missing)}")
+    if absent:
+        typer.echo(f"The run had more, which was not captured: {some(absent)}")
+    if stale:
+        typer.echo(f"Not as in the run, which did not capture them, but as in the base commit: {some(stale)}")
     if done.submodules:
         typer.echo(f"Submodules at another commit than the run's: {some(done.submodules)}. See `git submodule update`.")
     typer.echo(f"{'To go back' if done.worktree is None else 'To remove it'}: {printable(done.way_back)}")
@@ -102,6 +128,7 @@ def delete_restored(
     ],
     repo: Repo = Path(),
     force: Annotated[bool, typer.Option("--force", help="Also when its commits are nowhere else.")] = False,  # noqa: FBT002
+    as_json: AsJson = False,  # noqa: FBT002
 ) -> None:
     """Delete the branch experiment/RUN. The tracked run itself stays as it is.
 
@@ -111,14 +138,17 @@ def delete_restored(
     from researchlab.tracking._checkouts._branches import delete_branch
 
     branch = delete_branch(run, repo=repo, force=force)
+    if as_json:
+        print_json(dataclasses.asdict(branch))
+        return
     commit = branch.commit[:_SHORT]
     name = printable(branch.branch)
     typer.echo(f"Deleted branch {name} (was {commit}). To undo: git branch {name} {commit}")
 
 
 def diff_runs(
-    run1: Annotated[str, typer.Argument(metavar="RUN1", help="Id of a run.", autocompletion=complete_run)],
-    run2: Annotated[str, typer.Argument(metavar="RUN2", help="Id of another run.", autocompletion=complete_run)],
+    run1: _One,
+    run2: _Other,
     paths: Annotated[
         list[str] | None,
         typer.Argument(
@@ -140,20 +170,35 @@ def diff_runs(
     to = None if sys.stdout.isatty() else sys.stdout.buffer
     differ = show_difference(*codes, repo=repo, to=to, paths=paths or ())
     if not differ:
-        typer.echo(f"same code: {run1} and {run2} ran tree {codes[0].snapshot.tree[:12]}", err=True)
+        typer.echo(
+            f"same code: {codes[0].run_id} and {codes[1].run_id} ran tree {codes[0].snapshot.tree[:12]}", err=True
+        )
     for code in codes:
         apart = [nested.path for nested in code.snapshot.nested if nested.object_format != code.snapshot.object_format]
         if apart:
             typer.echo(f"not compared, as {code.run_id} has it with another hash function: {some(apart)}", err=True)
-        missing = _not_captured(code)
+        missing = code.snapshot.missing_everywhere
         if missing:
             typer.echo(f"not compared, as {code.run_id} did not capture it: {some(missing)}", err=True)
 
 
-def _not_captured(code: RecordedCode) -> tuple[str, ...]:
-    """Return what the snapshot lacks, the MLflow store aside, which is not code."""
-    from researchlab.tracking.store import default_files
+def _left_out(code: RecordedCode, top: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return what the run had and did not capture: what is absent now, and what stands there as the base commit has it.
 
-    store = {str(path) for path in default_files(Path())}
-    inside = (f"{nested.path}/{path}" for nested in code.snapshot.nested for path in nested.left_out)
-    return (*(path for path in code.snapshot.left_out if path not in store), *inside)
+    Args:
+        code: The code of the run.
+        top: Root of the work tree that it was restored into.
+    """
+    from researchlab.tracking import _git
+
+    absent: list[str] = []
+    stale: list[str] = []
+    for path, record in (("", code.snapshot), *((nested.path, nested) for nested in code.snapshot.nested)):
+        if not record.missing:
+            continue
+        here = _git.find_repository(top / path)
+        base = _git.list_tree(record.base_commit, git_dir=here.git_dir) if record.base_commit is not None else {}
+        for name in record.missing:
+            known = name.encode("utf-8", "surrogateescape") in base
+            (stale if known else absent).append(f"{path}/{name}" if path else name)
+    return tuple(absent), tuple(stale)

@@ -38,6 +38,10 @@ EXIT_CODES = (
 )
 
 
+LATEST = "latest"
+"""What names the newest run, wherever a run is named."""
+
+
 class Group(TyperGroup):
     """A group of commands whose errors are one clean message."""
 
@@ -56,6 +60,9 @@ class Group(TyperGroup):
             _forget_output()
             raise typer.Exit(EXIT_NOT_READ) from None
         except OSError as error:  # a full disk, a folder that may not be read
+            if _is_output_stuck():
+                _forget_output()
+                refuse(f"stdout could not be written: {error.strerror or error}")
             refuse(str(error))
         else:
             return result
@@ -65,6 +72,15 @@ def refuse(message: str) -> NoReturn:
     """Say why nothing was done, and end with the exit code for that."""
     typer.echo(f"error: {printable_lines(message)}", err=True)
     raise typer.Exit(EXIT_REFUSED) from None
+
+
+def _is_output_stuck() -> bool:
+    """Return whether stdout has something left that it does not get rid of."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        return True
+    return False
 
 
 def _forget_output() -> None:
@@ -77,7 +93,9 @@ def _forget_output() -> None:
 RunId: TypeAlias = Annotated[
     str,
     typer.Argument(
-        metavar="RUN", help="Id of the run (`rlab runs` lists them), or MLflow's.", autocompletion=complete_run
+        metavar="RUN",
+        help="Id of the run (`rlab runs` lists them), or MLflow's; `latest` is the newest.",
+        autocompletion=complete_run,
     ),
 ]
 Repo: TypeAlias = Annotated[Path, typer.Option(metavar="DIR", help="The repository, or any folder inside it.")]
@@ -100,7 +118,16 @@ def find(run: str, tracking_uri: str | None, repo: Path) -> TrackedRun:
     """Return the run; to look for one makes no store."""
     from researchlab.tracking.runs import find_run
 
-    return find_run(run, tracking_uri=tracking_uri, repo=repo)
+    return find_run(meant(run, tracking_uri, repo), tracking_uri=tracking_uri, repo=repo)
+
+
+def meant(run: str, tracking_uri: str | None, repo: Path) -> str:
+    """Return the id of the run that was named, which `latest` is not."""
+    if run != LATEST:
+        return run
+    from researchlab.tracking.runs import resolve_references
+
+    return resolve_references([run], tracking_uri=tracking_uri, repo=repo)[0]
 
 
 def print_json(document: Any) -> None:

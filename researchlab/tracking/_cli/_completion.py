@@ -31,14 +31,18 @@ _EXPERIMENTS = """
 
 
 def complete_run(ctx: Any, incomplete: str) -> list[str]:
-    """Return the ids of the local store's runs that begin so, the newest first."""
+    """Return what names one run: `latest`, and the ids of the local store's runs that begin so, the newest first."""
+    return [word for word in ("latest",) if word.startswith(incomplete)] + _run_ids(ctx, incomplete)
+
+
+def _run_ids(ctx: Any, incomplete: str) -> list[str]:
     return _ask(ctx, _RUNS, (RUN_ID_TAG, len(incomplete), incomplete, _MOST))
 
 
 def complete_reference(ctx: Any, incomplete: str) -> list[str]:
     """Return what ``rlab reproduce`` takes: ids, and the words for more than one run."""
     words = [word for word in ("latest", "all") if word.startswith(incomplete)]
-    return words + complete_run(ctx, incomplete)
+    return words + _run_ids(ctx, incomplete)
 
 
 def complete_experiment(ctx: Any, incomplete: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from researchlab.tracking._cli._common import AsJson, Repo, RunId, TrackingUri, print_json
+from researchlab.tracking._cli._common import AsJson, Repo, RunId, TrackingUri, meant, print_json
 from researchlab.tracking._wording import printable, size
 
 _SHORT = 12
@@ -38,7 +38,8 @@ def export_run(
     from researchlab.tracking import exchange
 
     limit = None if inputs_limit is None else _bytes(inputs_limit)
-    done = exchange.export_run(run, file, tracking_uri=tracking_uri, repo=repo, inputs_limit=limit, overwrite=force)
+    run_id = meant(run, tracking_uri, repo)
+    done = exchange.export_run(run_id, file, tracking_uri=tracking_uri, repo=repo, inputs_limit=limit, overwrite=force)
     if as_json:
         print_json(done.to_json())
         return

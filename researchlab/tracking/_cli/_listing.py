@@ -52,7 +52,7 @@ class Listed:
         started_at: When it started, in ISO 8601.
         ended_at: When it ended, or None.
         script: What was started, in a word or two, or None where that is not known.
-        dirty: How many files differed from the base commit, or None where that is not known.
+        dirty: How many files differed from the base commit, captured or left out, or None where that is not known.
         base_commit: Id of the base commit, or None.
         tree: Id of the snapshot's tree, or None.
         verdict: What the last re-execution found that was asked to say so, or None.

@@ -38,12 +38,19 @@ def list_tracked(
 ) -> None:
     """List the tracked runs, the newest first.
 
-    `dirty` is the number of files that differed from the base commit. A status `gone` is that of a run whose process
-    was killed outright. `verdict` is what `rlab reproduce --tag` found last.
+    `dirty` is the number of files that differed from the base commit, captured or left out. A status `gone` is that of
+    a run whose process was killed outright. `verdict` is what `rlab reproduce --tag` found last.
     """
     from researchlab.tracking._cli._listing import COLUMNS, describe_runs
-    from researchlab.tracking.runs import existing_store, list_runs
+    from researchlab.tracking.runs import FIRST_RUN, existing_store, list_runs, missing_default_store
 
+    missing = missing_default_store(tracking_uri, repo=repo)
+    if missing is not None:  # a new project, and no error
+        if as_json:
+            print_json([])
+        else:
+            typer.echo(f"No run was tracked here yet: there is no {printable(str(missing))}.\n{FIRST_RUN}")
+        return
     store = existing_store(tracking_uri, repo=repo)
     found = list_runs(tracking_uri=store.tracking_uri, experiment=experiment, repo=repo, limit=limit + 1)
     entries = describe_runs(found[:limit])

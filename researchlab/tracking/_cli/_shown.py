@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING
 from researchlab.errors import RecordError
 from researchlab.tracking._cli._listing import process_state
 from researchlab.tracking._tags import TREE_TAG, VERDICT_TAG, VERIFIED_AT_TAG
-from researchlab.tracking._wording import age, counted, duration, size, typed_command
+from researchlab.tracking._wording import age, changed_files, counted, duration, size, typed_command
+from researchlab.tracking.record import SnapshotRecord
 from researchlab.tracking.store import local_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from researchlab.tracking.record import InputRecord, Record, RepositoryRecord, SnapshotRecord
+    from researchlab.tracking.record import InputRecord, Record, RepositoryRecord
     from researchlab.tracking.runs import TrackedRun
 
 GOOD, BAD, OPEN = "green", "red", "yellow"
@@ -148,6 +149,14 @@ def _code(run: TrackedRun, snapshot: SnapshotRecord, most: int | None) -> Sectio
     )
 
 
+def _changed(state: RepositoryRecord, most: int | None) -> tuple[str, ...]:
+    """Return the changed files; the outermost repository tells of those in the others, which list them."""
+    inside = isinstance(state, SnapshotRecord) and any(nested.changed for nested in state.nested)
+    if isinstance(state, SnapshotRecord) and inside:
+        return (changed_files(state), *(f"  {line}" for line in _shortened(state.changed, most)))
+    return _counted_list(state.changed, "file", most)
+
+
 def _repository(state: RepositoryRecord, most: int | None) -> tuple[Fact, ...]:
     branch = f"on {state.branch}" if state.branch else "HEAD was detached"
     large = state.large
@@ -159,7 +168,7 @@ def _repository(state: RepositoryRecord, most: int | None) -> tuple[Fact, ...]:
     return (
         _fact("base commit", f"{state.base_commit or 'none yet'} ({branch})"),
         _fact("tree", state.tree + ("" if state.object_format == "sha1" else f" ({state.object_format})")),
-        _fact("changed", *_counted_list(state.changed, "file", most)),
+        _fact("changed", *_changed(state, most)),
         Fact("left out", _counted_list(left_out, "path", most), OPEN) if left_out else _fact("left out", "nothing"),
         _fact("ignored", *_counted_list(state.ignored, "path", most)),
         _fact("LFS pointers", *_counted_list(state.pointers, "file", most)),
@@ -203,7 +212,8 @@ def _computed(run: TrackedRun, record: Record, most: int | None) -> Section:
         "results",
         (
             _fact(
-                "metrics", None if result is None else f"{counted(result.metrics, 'metric')}, {result.points} values"
+                "metrics",
+                None if result is None else f"{counted(result.metrics, 'metric')}, {counted(result.points, 'value')}",
             ),
             _fact("States", None if result is None else str(result.states)),
             _fact("last values", *_shortened(_last_values(run), most)),

@@ -65,6 +65,8 @@ def _code(record: Record) -> Iterator[tuple[str, str]]:
     yield "code", _repository(snapshot)
     for nested in snapshot.nested:
         yield "", f"{nested.path}: {_repository(nested)}"
+    if snapshot.missing_everywhere:
+        yield "", f"the run had more, which was not captured: {some(snapshot.missing_everywhere)}"
 
 
 def _repository(repository: RepositoryRecord) -> str:

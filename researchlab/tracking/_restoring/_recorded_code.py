@@ -35,12 +35,14 @@ class RecordedCode:
         snapshot: What the record says about the working tree.
         parts: The repositories of the run: the one that ran, then those inside it, each after the one around it.
             Patches are here; bundles are fetched when they are needed.
+        store: Tracking URI of the store that has the run.
     """
 
     run_id: str
     mlflow_run_id: str
     snapshot: SnapshotRecord
     parts: tuple[RepositoryCode, ...]
+    store: str
 
     @classmethod
     def of(cls, run: TrackedRun) -> RecordedCode:
@@ -62,7 +64,7 @@ class RecordedCode:
             for number, record in enumerate(snapshot.nested, start=1)
         )
         check_parts((outermost, *nested))
-        return cls(run.run_id, str(run.run.info.run_id), snapshot, (outermost, *nested))
+        return cls(run.run_id, str(run.run.info.run_id), snapshot, (outermost, *nested), run.store.name)
 
     @property
     def patch(self) -> bytes:
