@@ -31,9 +31,8 @@ END_OF_TIME = 253_370_764_800
 LARGEST_COUNT = 2**63 - 1
 _LARGEST_PID = 2**31 - 1
 
-#: Why the local store is not in a snapshot, and what older records say of it.
+#: Why the local store is not in a snapshot.
 STORE_FILE = "belongs to the MLflow store"
-_STORE_REASONS = frozenset({STORE_FILE, "excluded by the caller"})
 
 CommandKind = Literal["script", "module", "pytest", "code", "stdin", "interactive", "worker"]
 
@@ -114,7 +113,7 @@ class RepositoryRecord(_Document):
     @property
     def missing(self) -> tuple[str, ...]:
         """The code that was left out: all of ``left_out`` but the MLflow store."""
-        return tuple(path for path, reason in self.left_out.items() if reason not in _STORE_REASONS)
+        return tuple(path for path, reason in self.left_out.items() if reason != STORE_FILE)
 
 
 class NestedRecord(RepositoryRecord):
