@@ -100,6 +100,18 @@ class SnapshotRecord(RepositoryRecord):
     nested: tuple[NestedRecord, ...] = ()
 
 
+class SealedRecord(_Document):
+    """What tells a file that looks like a secret again, without a hash that could be guessed back cheaply.
+
+    Attributes:
+        salt: Hex of random bytes.
+        scrypt: Hex of scrypt (n=2**14, r=8, p=1, 32 bytes) with that salt over the sha256 of the file's bytes.
+    """
+
+    salt: str = pydantic.Field(pattern="^[0-9a-f]{32}$")
+    scrypt: str = pydantic.Field(pattern="^[0-9a-f]{64}$")
+
+
 class InputRecord(_Document):
     """A file that the run imported or read, and that the snapshot does not hold as it was.
 
@@ -107,9 +119,13 @@ class InputRecord(_Document):
         path: Relative to the repository where it lies inside, else absolute.
         role: ``code`` was imported, ``data`` was opened for reading, ``declared`` was named by the program itself.
         why: Why the snapshot does not hold it, in a half sentence.
-        sha256: Hex digest of its bytes, or None where they are not known: it was gone, or changed during the run.
+        sha256: Hex digest of its bytes, or None where they are not known (it was gone, or changed during the run) or
+            not to be known (it looks like a secret).
         size: Number of its bytes.
         stored: Artifact that holds its bytes, or None.
+        sealed: What tells the bytes again where they look like a secret, else None.
+        relative: Whether a file outside of the repository was named from another place (relative to the working
+            directory, or through ``..``), so that a re-execution may be given it elsewhere.
     """
 
     path: str
@@ -118,6 +134,8 @@ class InputRecord(_Document):
     sha256: str | None
     size: int
     stored: str | None = None
+    sealed: SealedRecord | None = None
+    relative: bool = False
 
 
 class CommandRecord(_Document):

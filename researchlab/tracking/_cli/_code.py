@@ -14,9 +14,10 @@ from researchlab.tracking._cli._completion import complete_restored, complete_ru
 from researchlab.tracking._wording import counted, printable, some
 
 if TYPE_CHECKING:
-    from researchlab.tracking._restoring._recorded_code import RecordedCode
+    from researchlab.tracking.record import Record, SnapshotRecord
 
 _SHORT = 7
+_NAMED = 20
 
 
 def restore_run(
@@ -53,7 +54,7 @@ def restore_run(
         typer.echo(f"Of them, not checked out before: {some(done.created)}.")
     if done.fetched is not None:
         typer.echo(f"The base commit was brought into the repository from {printable(done.fetched)}.")
-    missing = _not_captured(code)
+    missing = _not_captured(code.snapshot)
     if missing:
         typer.echo(f"The run had more, which was not captured: {some(missing)}")
     if done.submodules:
@@ -129,24 +130,50 @@ def diff_runs(
     from researchlab.tracking._restoring._difference import show_difference
     from researchlab.tracking._restoring._recorded_code import RecordedCode
 
-    codes = [RecordedCode.of(find(run, tracking_uri, repo)) for run in (run1, run2)]
+    found = [find(run, tracking_uri, repo) for run in (run1, run2)]
+    codes = [RecordedCode.of(run) for run in found]
+    records = [run.record() for run in found]
     to = None if sys.stdout.isatty() else sys.stdout.buffer
     differ = show_difference(*codes, repo=repo, to=to, paths=paths or ())
+    unknown = [_may_differ(one, other) for one, other in (records, records[::-1])]
     if not differ:
-        typer.echo(f"same code: {run1} and {run2} ran tree {codes[0].snapshot.tree[:12]}", err=True)
-    for code in codes:
+        same = "same code, as far as it was captured" if any(unknown) else "same code"
+        typer.echo(f"{same}: {run1} and {run2} ran tree {codes[0].snapshot.tree[:12]}", err=True)
+    for code, missing in zip(codes, unknown, strict=True):
         apart = [nested.path for nested in code.snapshot.nested if nested.object_format != code.snapshot.object_format]
         if apart:
             typer.echo(f"not compared, as {code.run_id} has it with another hash function: {some(apart)}", err=True)
-        missing = _not_captured(code)
         if missing:
-            typer.echo(f"not compared, as {code.run_id} did not capture it: {some(missing)}", err=True)
+            text = some(missing, most=_NAMED)
+            typer.echo(f"not compared, as {code.run_id} did not capture it: {text}", err=True)
 
 
-def _not_captured(code: RecordedCode) -> tuple[str, ...]:
+def _may_differ(one: Record, other: Record) -> tuple[str, ...]:
+    """Return what the snapshot of one run lacks and another run may have had with other bytes: what ran comes first.
+
+    The same hash is the same file; of what looks like a secret there is none that could be compared.
+    """
+    if one.snapshot is None:
+        return ()
+    ours, theirs = _hashes(one), _hashes(other)
+    missing = [path for path in _not_captured(one.snapshot) if path not in ours or ours[path] != theirs.get(path)]
+    roles = {item.path: item.role for item in one.inputs}
+    return tuple(sorted(missing, key=lambda path: (roles.get(path) != "code", path not in roles)))
+
+
+def _hashes(record: Record) -> dict[str, str]:
+    snapshot = record.snapshot
+    found = {item.path: item.sha256 for item in record.inputs if item.sha256 is not None}
+    if snapshot is not None:
+        for prefix, part in (("", snapshot), *((f"{inner.path}/", inner) for inner in snapshot.nested)):
+            found |= {prefix + path: file.sha256 for path, file in part.large.items()}
+    return found
+
+
+def _not_captured(snapshot: SnapshotRecord) -> tuple[str, ...]:
     """Return what the snapshot lacks, the MLflow store aside, which is not code."""
     from researchlab.tracking.store import default_files
 
     store = {str(path) for path in default_files(Path())}
-    inside = (f"{nested.path}/{path}" for nested in code.snapshot.nested for path in nested.left_out)
-    return (*(path for path in code.snapshot.left_out if path not in store), *inside)
+    inside = (f"{nested.path}/{path}" for nested in snapshot.nested for path in nested.left_out)
+    return (*(path for path in snapshot.left_out if path not in store), *inside)
