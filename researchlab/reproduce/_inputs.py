@@ -1,7 +1,8 @@
 """Are the inputs of a run still what it read, and how do they come into the restored tree?
 
 Each input is looked for and checked by its hash before anything is executed: a changed one is reported as that, and
-never as a divergence. Those from outside of the repository are used where they are. Those from inside are put into the
+never as a divergence. Those from outside of the repository are used where they are, and linked at their places beside
+the restored tree, where they may also come from the run's artifacts. Those from inside are put into the
 restored tree at their place: as a copy that shares its blocks with the original where the file system can do that, as a
 plain copy up to `COPIED_AT_MOST` in all, and beyond as a symlink to the original, which the re-execution is kept from
 opening for writing. Code is always copied, so that no module is found in the original checkout.
@@ -13,20 +14,20 @@ import dataclasses
 import os
 import re
 import shutil
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from researchlab.errors import GitError
+from researchlab.reproduce._findings import ChangedInputsError, changed, how_to_put, lost_program, unknown_secret
+from researchlab.reproduce._surroundings import free_place
 from researchlab.tracking import _git
-from researchlab.tracking._reading import _opened
 from researchlab.tracking._reading._digests import Digest, digest_all, digest_of
-from researchlab.tracking._reading._inputs import SECRET
-from researchlab.tracking._wording import counted, printable, size, some
+from researchlab.tracking._reading._sealed import is_sealed
+from researchlab.tracking._wording import counted, printable, some
 from researchlab.tracking.record import RECORD_FOLDER, InputRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator
 
     from researchlab.tracking.record import Record
     from researchlab.tracking.runs import TrackedRun
@@ -35,32 +36,7 @@ COPIED_AT_MOST = 256 << 20
 """Bytes of inputs that are copied in all, the smallest files first, where blocks cannot be shared."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_SHORT = 12
 _FICLONE = 0x40049409
-
-
-class ChangedInputsError(Exception):
-    """Inputs are not what the run read, or cannot be put in their place.
-
-    Attributes:
-        findings: A line for each of them.
-    """
-
-    def __init__(self, problems: Mapping[str, str]) -> None:
-        """Say what is wrong.
-
-        Args:
-            problems: Path to what is wrong with it.
-        """
-        self._paths = tuple(problems)
-        self.findings = tuple(f"'{printable(path)}' {problem}" for path, problem in problems.items())
-        super().__init__(self.reason())
-
-    def reason(self) -> str:
-        """Return all in one sentence."""
-        if len(self.findings) == 1:
-            return f"the input {self.findings[0]}"
-        return f"{counted(len(self.findings), 'input')} cannot be had as the run read them: {some(self._paths)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +81,17 @@ class FoundInputs:
     inputs: tuple[FoundInput, ...]
     unchecked: tuple[str, ...]
 
+    @property
+    def checked(self) -> tuple[Path, ...]:
+        """Files from inside of the repository that have the bytes that the run read."""
+        return tuple(item.place for item in self.inputs if item.is_inside and item.digest is not None)
+
+    @property
+    def absent(self) -> tuple[Path, ...]:
+        """Files outside of the repository that are not there as the run read them: the run's artifacts have them."""
+        outside = (item for item in self.inputs if not item.is_inside)
+        return tuple(Path(item.record.path) for item in outside if str(item.place) != item.record.path)
+
     def describe(self, put: PutInputs) -> str:
         """Return what the re-execution is given, in a line; nothing where there are no inputs."""
         if not self.inputs:
@@ -133,6 +120,7 @@ def find_inputs(tracked: TrackedRun, record: Record, *, repo: Path, scratch: Pat
     """
     wanted = list(_wanted(record))
     findings = {item.path: "is none that a run can have: the record was altered" for item in wanted if _is_wrong(item)}
+    findings |= lost_program(record, {item.path for item in wanted})
     if findings:
         raise ChangedInputsError(findings)
     roots = _roots(record, repo)
@@ -140,32 +128,30 @@ def find_inputs(tracked: TrackedRun, record: Record, *, repo: Path, scratch: Pat
     unchecked: list[str] = []
     searched: list[InputRecord] = []
     for item in wanted:
-        if item.sha256 is not None:
+        if item.sha256 is not None or item.sealed is not None:
             kept = _fetch(tracked, item, scratch) if item.stored is not None else None
             if kept is None:
                 searched.append(item)
             else:
                 found.append(FoundInput(item, *kept))
-            continue
-        place = next((place for place in _places(item, roots) if _opened.signature(str(place))), None)
-        if item.why == SECRET and place is not None:
-            found.append(FoundInput(item, place, not item.path.startswith("/"), None))
-        unchecked.append(f"input '{printable(item.path)}': {printable(item.why)}")
+        elif item.why.startswith("looks like a secret"):
+            findings[item.path] = unknown_secret()
+        else:
+            unchecked.append(f"input '{printable(item.path)}': {printable(item.why)}")
     # All at once, so that many are hashed at a time.
     digests = digest_all({str(place): None for item in searched for place in _places(item, roots)})
     for item in searched:
         places = [place for place in _places(item, roots) if str(place) in digests]
-        right = next((place for place in places if digests[str(place)].sha256 == item.sha256), None)
+        right = next((place for place in places if _is_of(item, digests[str(place)])), None)
         if right is not None:
             found.append(FoundInput(item, right, not item.path.startswith("/"), digests[str(right)]))
             continue
         kept = _fetch(tracked, item, scratch) if item.stored is None else None
-        if kept is not None:
+        if kept is not None and (item.relative or not item.path.startswith("/")):
             found.append(FoundInput(item, *kept))
-        else:
-            findings[item.path] = _finding(
-                item, [(place, digests[str(place)]) for place in places], _places(item, roots)
-            )
+            continue
+        finding = changed(item, [(place, digests[str(place)]) for place in places], _places(item, roots))
+        findings[item.path] = finding if kept is None else f"{finding}; {how_to_put(tracked, item)}"
     if findings:
         raise ChangedInputsError(findings)
     return FoundInputs(tuple(found), tuple(unchecked))
@@ -190,7 +176,7 @@ def put_inputs(found: FoundInputs, restored: Path) -> PutInputs:
     inside = [item for item in found.inputs if item.is_inside]
     for item in sorted(inside, key=lambda item: (item.record.role != "code", item.record.size)):
         try:
-            target = _free_place(restored, item.record.path)
+            target = free_place(restored, item.record.path)
             if os.path.lexists(target):
                 target.unlink()
                 replaced.append(item.record.path)
@@ -207,9 +193,9 @@ def put_inputs(found: FoundInputs, restored: Path) -> PutInputs:
         except OSError as error:
             problem = f"cannot be put into the restored tree: {error.strerror}"
             raise ChangedInputsError({item.record.path: problem}) from error
-    changed = [item for item in inside if item.digest is not None and digest_of(str(item.place)) != item.digest]
-    if changed:
-        raise ChangedInputsError({item.record.path: "changed while it was copied" for item in changed})
+    others = [item for item in inside if item.digest is not None and digest_of(str(item.place)) != item.digest]
+    if others:
+        raise ChangedInputsError({item.record.path: "changed while it was copied" for item in others})
     return PutInputs(tuple(sorted(replaced)), tuple(linked))
 
 
@@ -274,6 +260,8 @@ def _places(item: InputRecord, roots: Iterable[Path]) -> list[Path]:
 
 def _fetch(tracked: TrackedRun, item: InputRecord, scratch: Path) -> tuple[Path, bool, Digest] | None:
     """Copy an input from the store and check it; None where the store does not have it, or has other bytes."""
+    if item.sha256 is None:
+        return None
     with tracked.artifact(f"{RECORD_FOLDER}/inputs/{item.sha256}") as artifact:
         if artifact is None:
             return None
@@ -286,32 +274,11 @@ def _fetch(tracked: TrackedRun, item: InputRecord, scratch: Path) -> tuple[Path,
     return place, not item.path.startswith("/"), digest
 
 
-def _finding(item: InputRecord, others: Sequence[tuple[Path, Digest]], places: Sequence[Path]) -> str:
-    recorded = f"sha256 {str(item.sha256)[:_SHORT]}, {size(item.size)}"
-    lost = "" if item.stored is None else "is not in the store, or damaged there, and "
-    if not others:
-        where = some([str(place) for place in places])
-        return f"{lost}is missing (the run read {recorded}): there is no such file at {where}"
-    place, digest = others[0]
-    found = f"sha256 {digest.sha256[:_SHORT]}, {size(digest.size)}"
-    return f"{lost}changed: the run read {recorded}; {printable(str(place))} has {found}"
-
-
-def _free_place(restored: Path, path: str) -> Path:
-    """Return where an input belongs, its folders made; no symlink of the tree is followed on the way."""
-    *folders, name = os.fsdecode(path.encode("utf-8", "surrogateescape")).split("/")
-    place = restored
-    for folder in folders:
-        place /= folder
-        if not os.path.lexists(place):
-            place.mkdir()
-        elif not stat.S_ISDIR(place.lstat().st_mode):
-            message = f"{printable(str(place.relative_to(restored)))} is no folder there"
-            raise NotADirectoryError(0, message)
-    place /= name
-    if os.path.lexists(place) and stat.S_ISDIR(place.lstat().st_mode):
-        raise IsADirectoryError(0, "a folder is there")
-    return place
+def _is_of(item: InputRecord, digest: Digest) -> bool:
+    """Return whether a file is the one that the run read."""
+    if item.sealed is not None:
+        return digest.size == item.size and is_sealed(item.sealed, digest.sha256)
+    return digest.sha256 == item.sha256
 
 
 def _clone(source: Path, target: Path) -> bool:

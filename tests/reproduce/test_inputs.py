@@ -18,7 +18,11 @@ from helpers.reproduction import Project, make_project, user_files
 from helpers.tracked_runs import make_run_store
 
 from researchlab.reproduce import VerdictKind, _inputs
-from researchlab.reproduce._inputs import ChangedInputsError, FoundInputs, PutInputs, find_inputs, put_inputs
+from researchlab.reproduce._findings import ChangedInputsError
+from researchlab.reproduce._inputs import FoundInputs, PutInputs, find_inputs, put_inputs
+from researchlab.reproduce._surroundings import place_below
+from researchlab.tracking._reading._inputs import SECRET
+from researchlab.tracking._reading._sealed import seal
 from researchlab.tracking.record import FileRecord, InputRecord, Record
 from researchlab.tracking.runs import find_run
 
@@ -89,7 +93,7 @@ def test_all_inputs_are_back_where_the_original_has_moved_on(ran: Project) -> No
     assert verdict.kind is VerdictKind.REPRODUCED, verdict.report()
     assert user_files(ran) == before
     assert verdict.kept is not None
-    tree = verdict.kept / "1" / "tree"
+    tree = place_below(verdict.kept / "1" / "tree", str(ran.top))
     assert (tree / "_version.py").read_text() == "VALUE = 4\n"
     assert (tree / "late.py").read_text() == "VALUE = 2\n"
     assert not (tree / "data" / "raw.txt").is_symlink()
@@ -172,7 +176,7 @@ def test_large_inputs_are_linked_and_the_program_cannot_write_through(
 
     assert verdict.kind is VerdictKind.REPRODUCED, verdict.report()
     assert verdict.kept is not None
-    assert (verdict.kept / "1" / "tree" / "big.dat").is_symlink()
+    assert (place_below(verdict.kept / "1" / "tree", str(project.top)) / "big.dat").is_symlink()
     assert "does not write to it" in (verdict.kept / "1" / "run" / "output.txt").read_text()
     assert (project.top / "big.dat").read_text() == "1"
     shutil.rmtree(verdict.kept)
@@ -266,19 +270,66 @@ def test_files_over_a_budget_are_inputs_too_those_of_nested_repositories_include
     assert [found.record.path for found in search(large=large, nested=(nested,)).inputs] == ["big", "inner/big"]
 
 
-def test_a_secret_is_taken_from_its_place_unchecked_and_that_is_said(
+def test_a_secret_is_taken_from_its_place_when_its_sealed_digest_is_right(
     search: Callable[..., FoundInputs], tmp_path: Path
 ) -> None:
+    place = tmp_path / "repo" / ".env"
+    place.write_text("TOKEN=1")
+    secret = item(".env", None, why=SECRET, size=7, sealed=seal(hashlib.sha256(b"TOKEN=1").hexdigest()))
+
+    assert [one.place for one in search(secret).inputs] == [place]
+    place.write_text("TOKEN=2")
+    with pytest.raises(ChangedInputsError, match=r"'.env' changed: .*/repo/.env is another file"):
+        search(secret)
+    place.unlink()
+    with pytest.raises(ChangedInputsError, match=r"'.env' is missing: there is no such file at .*salted digest"):
+        search(secret)
+
+
+def test_a_secret_of_which_nothing_is_known_is_refused(search: Callable[..., FoundInputs], tmp_path: Path) -> None:
     (tmp_path / "repo" / ".env").write_text("TOKEN=1")
-    secret = item(".env", None, why=_inputs.SECRET)
+    with pytest.raises(ChangedInputsError, match="recorded nothing that tells its bytes again"):
+        search(item(".env", None, why=SECRET))
 
-    found = search(secret, item("state", None, why="changed during the run"))
 
-    assert [one.record for one in found.inputs] == [secret]
-    assert found.unchecked == (
-        f"input '.env': {_inputs.SECRET}",
-        "input 'state': changed during the run",
-    )
+def test_a_program_that_was_left_out_must_be_among_the_inputs(
+    search: Callable[..., FoundInputs], tmp_path: Path
+) -> None:
+    reason = {"train.py": "looks like a secret (a GitHub token)"}
+    with pytest.raises(ChangedInputsError, match=r"'train.py' is the program itself and looks like a secret"):
+        search(left_out=reason)
+    (tmp_path / "repo" / "train.py").write_bytes(b"x")
+
+    assert [one.record.path for one in search(item("train.py", role="code"), left_out=reason).inputs] == ["train.py"]
+
+
+@pytest.mark.slow
+def test_a_program_with_a_token_in_it_is_never_another_program(tmp_path: Path) -> None:
+    code = """
+        import mlflow, library
+        from researchlab import ExperimentTracker
+        with ExperimentTracker("token", "token"):
+            mlflow.log_metric("x", float(open(".env").read()) + library.VALUE)
+    """
+    project = make_project(tmp_path / "project", {"run.py": code, "library.py": "VALUE = 1\n"})
+    token = f"TOKEN = 'ghp_{'16C7e42F292c6912E7710c838347Ae178B4a'}'\n"
+    ran = {"run.py": (project.top / "run.py").read_text() + token, "library.py": f"VALUE = 2\n{token}", ".env": "3"}
+    for name, text in ran.items():
+        project.repo.write(name, text)
+    project.python("run.py")
+    kinds = {"as it was": project.reproduce("token").kind}
+    # Each says the same numbers as what ran.
+    for name, other in {"run.py": ran["run.py"] + "# other\n", "library.py": "VALUE = 2\n", ".env": "3.0"}.items():
+        project.repo.write(name, other)
+        verdict = project.reproduce("token")
+        kinds[name] = verdict.kind
+        assert f"'{name}' changed" in verdict.reason
+        project.repo.write(name, ran[name])
+    (project.top / ".env").unlink()
+    kinds["gone"] = project.reproduce("token").kind
+
+    assert kinds.pop("as it was") is VerdictKind.REPRODUCED
+    assert set(kinds.values()) == {VerdictKind.NOT_RESTORED}
 
 
 def put(search: Callable[..., FoundInputs], tmp_path: Path, path: str, role: str = "data") -> PutInputs:

@@ -21,6 +21,7 @@ from researchlab.errors import InputError, ResearchlabError
 from researchlab.tracking import ExperimentTracker
 from researchlab.tracking._reading import _digests, _inputs, _opened
 from researchlab.tracking._reading._inputs import Inputs
+from researchlab.tracking._reading._sealed import is_sealed, seal
 from researchlab.tracking.runs import find_run
 from researchlab.tracking.settings import Settings
 from researchlab.tracking.snapshot import capture
@@ -231,7 +232,7 @@ def test_a_nested_repository_has_a_snapshot_of_its_own(repo: Repo, begin: Callab
     assert {path: item.sha256 for path, item in inside(inputs).items()} == {"inner/i.dat": sha256("i")}
 
 
-def test_what_looks_like_a_secret_is_named_without_bytes_and_hash(repo: Repo) -> None:
+def test_what_looks_like_a_secret_is_named_with_a_digest_that_cannot_be_guessed_back(repo: Repo) -> None:
     repo.write(".gitignore", ".env\n")
     (repo.write(".env", "PASSWORD=1234")).touch()
     inputs = audit(repo)
@@ -240,9 +241,47 @@ def test_what_looks_like_a_secret_is_named_without_bytes_and_hash(repo: Repo) ->
     found = inside(inputs)[".env"]
 
     assert (found.sha256, found.stored, found.why) == (None, None, _inputs.SECRET)
+    assert found.sealed is not None
+    assert sha256("PASSWORD=1234") not in found.model_dump_json()
+    assert is_sealed(found.sealed, sha256("PASSWORD=1234"))
+    assert not is_sealed(found.sealed, sha256("PASSWORD=1235"))
+    assert seal(sha256("PASSWORD=1234")) != found.sealed  # the salt is another one
     allowed = audit(repo, allow_secrets=(".env",))
     allowed.declare(repo.top / ".env")
     assert inside(allowed)[".env"].sha256 == sha256("PASSWORD=1234")
+
+
+def test_more_secrets_than_are_sealed_are_named(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_inputs, "SEALED_AT_MOST", 1)
+    inputs = audit(repo)
+    for number in range(2):
+        repo.write(f".env.{number}", str(number)).touch()
+        inputs.declare(repo.top / f".env.{number}")
+
+    found = inside(inputs)
+
+    assert [item.sealed is None for _, item in sorted(found.items())] == [False, True]
+    assert {item.why for item in found.values()} == {_inputs.SECRET}
+
+
+def test_a_module_that_was_left_out_as_a_secret_is_known_when_the_run_starts(
+    repo: Repo, begin: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"TOKEN = 'ghp_{'16C7e42F292c6912E7710c838347Ae178B4a'}'\n"
+    repo.write("helper_with_token.py", "VALUE = 1\n")
+    repo.commit()
+    repo.write("helper_with_token.py", text)
+    begin()
+    module = types.ModuleType("helper_with_token")
+    module.__file__ = str(repo.top / "helper_with_token.py")
+    monkeypatch.setitem(sys.modules, "helper_with_token", module)
+
+    early = audit(repo).collect_ignored_code({}.__setitem__)
+
+    (found,) = [item for item in early if item.path == "helper_with_token.py"]
+    assert (found.sha256, found.stored) == (None, None)
+    assert found.sealed is not None
+    assert is_sealed(found.sealed, sha256(text))
 
 
 def test_what_is_too_much_to_hash_is_named_without_hash(repo: Repo) -> None:

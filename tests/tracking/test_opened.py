@@ -177,21 +177,30 @@ def test_more_paths_than_a_process_should_remember_are_only_counted(tmp_path: Pa
     assert noted["reads"] == ["file0"]
 
 
-def test_a_protected_file_cannot_be_opened_for_writing_by_whatever_name(tmp_path: Path) -> None:
+def test_a_path_keeps_the_links_behind_its_last_way_up(tmp_path: Path) -> None:
+    noted = watched(
+        tmp_path,
+        """
+        os.makedirs("in/deep"), os.makedirs("elsewhere")
+        os.symlink("in/deep", "link"), os.symlink("../elsewhere", "in/data")
+        open("elsewhere/x", "w").close()
+        open("link/../data/x").close()
+        """,
+    )
+
+    assert [name for name in noted["reads"] if "x" in name] == ["in/data/x"]
+
+
+def test_a_file_that_was_named_from_another_place_is_known_as_that(tmp_path: Path) -> None:
     watched(
         tmp_path,
         """
-        os.symlink("file1", "link")
-        _opened.protect(["file1"])
-        for opening in (lambda: open("link", "w"), lambda: open("file1", "r+"), lambda: os.open("link", os.O_RDWR)):
-            try:
-                opening()
-            except PermissionError as error:
-                assert "original" in str(error)
-            else:
-                raise AssertionError
-        assert open("link").read() == "x"
-        open("file2", "w").close()
+        here = os.getcwd()
+        os.makedirs("in")
+        open("file0").close()
+        open(here + "/in/../file1").close()
+        open(here + "/file2").close()
+        assert [_opened.is_relative(f"{here}/file{number}") for number in range(3)] == [True, True, False]
         """,
     )
 

@@ -19,6 +19,7 @@ from researchlab.tracking._capture._secrets import secret_reason
 from researchlab.tracking._reading import _opened, _origins
 from researchlab.tracking._reading._digests import digest_all
 from researchlab.tracking._reading._places import Place, SnapshotTree
+from researchlab.tracking._reading._sealed import seal
 from researchlab.tracking._wording import some
 from researchlab.tracking.record import RECORD_FOLDER, InputRecord
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from researchlab.tracking._reading._digests import Digest
     from researchlab.tracking._reading._opened import Signature
+    from researchlab.tracking.record import SealedRecord
     from researchlab.tracking.settings import Settings
     from researchlab.tracking.snapshot import Snapshot
 
@@ -40,8 +42,10 @@ HASHED_WHEN_KILLED = 256 << 20
 RECORDED_AT_MOST = 10_000
 """Inputs that are named in a record."""
 
-SECRET = "looks like a secret, so that neither its bytes nor its hash are kept"  # noqa: S105 (no password)
+SECRET = "looks like a secret, so that neither its bytes nor a plain hash of them are kept"  # noqa: S105 (no password)
 UNKNOWN_AFTER_CHANGE = "changed during the run"
+SEALED_AT_MOST = 100
+"""Files that look like secrets whose digest is sealed; each takes about 50 ms."""
 
 _SHA256 = 64
 # File systems stamp with the time of the last timer tick.
@@ -54,6 +58,7 @@ class _Candidate(NamedTuple):
     role: Role
     seen: Signature | None
     was_opened_before: bool | None  # None: after the capture; else whether it was still the same when captured
+    is_relative: bool = False  # whether the program named it from another place
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class Inputs:
         self._declared: dict[str, InputRecord] = {}
         self._early: dict[str, InputRecord] = {}
         self._kept: set[str] = set()
+        self._sealed: dict[str, SealedRecord] = {}
         _opened.note_modules()
         self._unchanged = (
             {path: _opened.signature(path) == seen for path, seen in _opened.reads().items()} if self._tree else {}
@@ -120,7 +126,10 @@ class Inputs:
             message = f"The input '{name}' is git's own, which no record holds. Declare files of the work tree."
             raise InputError(message)
         files = declared_files(name)
-        candidates = [_Candidate(self._place(file), "declared", _opened.signature(file), None) for file in files]
+        is_relative = _opened.has_way_up(os.fspath(path))
+        candidates = [
+            _Candidate(self._place(file), "declared", _opened.signature(file), None, is_relative) for file in files
+        ]
         digests = _digests(candidates)
         for candidate in candidates:
             place = candidate.place
@@ -148,7 +157,7 @@ class Inputs:
         found = [] if self._tree is None else self._candidates()
         records, problems = self._judge(found, keep, limit=limit)
         for path, early in self._early.items():
-            if path in records and records[path].sha256 is None and records[path].why != SECRET:
+            if path in records and records[path].sha256 is None and records[path].sealed is None:
                 records[path] = early
         for path, record in self._declared.items():
             known = records.get(path)
@@ -166,7 +175,7 @@ class Inputs:
         return Collected(tuple(chosen), tuple(_warnings(told)), tuple(problems))
 
     def collect_ignored_code(self, keep: Callable[[str, bytes], None]) -> tuple[InputRecord, ...]:
-        """Return the modules imported so far that the snapshot does not hold at all: a run may be killed at any time.
+        """Return the modules imported so far that the snapshot does not hold: a run may be killed at any time.
 
         Args:
             keep: Stores an artifact.
@@ -174,7 +183,8 @@ class Inputs:
         if self._tree is None:
             return ()
         with contextlib.suppress(Exception):  # what fails will be said when the run ends: it goes first
-            found = [item for item in self._candidates(data=False) if item.place.inside and item.place.entry is None]
+            code = [item for item in self._candidates(data=False) if item.place.inside]
+            found = [item for item in code if item.place.entry is None or item.place.left_out is not None]
             self._early = self._judge(found, keep, limit=0)[0]
         return tuple(self._early.values())
 
@@ -198,7 +208,7 @@ class Inputs:
             seen = reads.get(path)
             if self._is_product(place, role, seen):
                 continue
-            candidate = _Candidate(place, role, seen, self._unchanged.get(path))
+            candidate = _Candidate(place, role, seen, self._unchanged.get(path), _opened.is_relative(path))
             if place.path not in found or role == "code":
                 found[place.path] = candidate
         return list(found.values())
@@ -276,11 +286,23 @@ class Inputs:
         if digest is not None and place.entry is not None and place.entry[1] == digest.oid:
             return None
         name = _text(place.inside) if place.inside is not None else place.path
-        sha256 = digest.sha256 if digest is not None else None
+        sha256, sealed = digest.sha256 if digest is not None else None, None
         is_left_out_secret = place.left_out is not None and place.left_out.startswith("looks like a secret")
         if is_left_out_secret or secret_reason(os.fsencode(name), None, allow=self._settings.allow_secrets):
-            sha256, why = None, SECRET
-        return InputRecord(path=name, role=candidate.role, why=why or self._why(candidate), sha256=sha256, size=size)
+            sealed = self._seal(sha256)
+            sha256, why = None, why if sha256 is None else SECRET
+        why = why or self._why(candidate)
+        is_relative = place.inside is None and candidate.is_relative
+        return InputRecord(
+            path=name, role=candidate.role, why=why, sha256=sha256, size=size, sealed=sealed, relative=is_relative
+        )
+
+    def _seal(self, sha256: str | None) -> SealedRecord | None:
+        if sha256 is None or (sha256 not in self._sealed and len(self._sealed) >= SEALED_AT_MOST):
+            return None
+        if sha256 not in self._sealed:
+            self._sealed[sha256] = seal(sha256)
+        return self._sealed[sha256]
 
     def _why(self, candidate: _Candidate) -> str:
         place = candidate.place
@@ -313,7 +335,7 @@ class Inputs:
         if hashlib.sha256(data).hexdigest() != record.sha256:
             return record.model_copy(update={"sha256": None, "why": f"{record.why}, and {UNKNOWN_AFTER_CHANGE}"})
         if secret_reason(os.fsencode(record.path), data, allow=self._settings.allow_secrets) is not None:
-            return record.model_copy(update={"sha256": None, "why": SECRET})
+            return record.model_copy(update={"sha256": None, "why": SECRET, "sealed": self._seal(record.sha256)})
         name = f"{RECORD_FOLDER}/inputs/{record.sha256}"
         if name not in self._kept:
             keep(name, data)

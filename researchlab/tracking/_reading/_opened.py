@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import _thread
 import contextlib
-import errno
 import importlib.util
 import os
 import stat
@@ -20,7 +19,7 @@ import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable
+    from collections.abc import Generator
 
 MOST_PATHS = 100_000
 """Paths that are noted; beyond, they are only counted. Each takes about 300 bytes."""
@@ -48,7 +47,7 @@ class _Watch:
         self.noted: dict[str, bytes] = {}
         self.unnoted = 0
         self.paused: dict[int, int] = {}
-        self.protected: frozenset[str] = frozenset()
+        self.relative: set[str] = set()
         paths = sysconfig.get_paths()
         interpreter = {os.path.join(paths[name], "") for name in ("stdlib", "platstdlib")}  # noqa: PTH118
         self.skipped = ("/proc/", "/sys/", "/dev/", *interpreter)
@@ -69,12 +68,8 @@ def install() -> None:
         # Called for every audited event of the process, of which few are openings: nothing may stand before this line.
         if event != "open":
             return
-        try:
+        with contextlib.suppress(Exception):  # the program's opening must not fail because of its observer
             note(*args)
-        except _Refused as refusal:
-            raise PermissionError(*refusal.args) from None
-        except Exception:  # noqa: BLE001, S110 (the program's opening must not fail because of its observer)
-            pass
 
     sys.addaudithook(hook)
     note_modules()
@@ -146,22 +141,40 @@ def paused() -> Generator[None]:
             pauses[thread] = left
 
 
-def protect(paths: Iterable[str]) -> None:
-    """Refuse to open these files for writing from now on, whichever link leads to them (a re-execution's inputs)."""
-    _watch.protected = frozenset(os.path.realpath(path) for path in paths)
+def is_paused(thread: int) -> bool:
+    """Return whether a thread is inside of ``paused``."""
+    return thread in _watch.paused
+
+
+def is_relative(path: str) -> bool:
+    """Return whether a file was first opened by a relative path, or through ``..``; else by a plain absolute one.
+
+    Args:
+        path: Its absolute path.
+    """
+    return path in _watch.relative
+
+
+def skipped_places() -> tuple[str, ...]:
+    """Return where files begin that are never noted: those of the system and of the interpreter."""
+    return _watch.skipped
 
 
 def absolute(path: str) -> str:
     """Return an absolute path in normal form; a folder before ``..`` is resolved, since it may be a symlink."""
     if not path.startswith("/"):
         path = os.path.join(os.getcwd(), path)  # noqa: PTH109, PTH118
-    if "/../" in path or path.endswith("/.."):
+    if path.endswith("/.."):
         return os.path.realpath(path)
+    before, way_up, rest = path.rpartition("/../")
+    if way_up:
+        path = f"{os.path.realpath(before + '/..')}/{rest}"
     return os.path.normpath(path) if "//" in path or "/./" in path else path
 
 
-class _Refused(Exception):  # noqa: N818 (becomes a PermissionError)
-    pass
+def has_way_up(path: str) -> bool:
+    """Return whether a path says where a file is from another place: a relative one, or one with ``..``."""
+    return not path.startswith("/") or "/../" in path
 
 
 def _note(path: Any, mode: Any, flags: Any) -> None:
@@ -171,9 +184,6 @@ def _note(path: Any, mode: Any, flags: Any) -> None:
             return
         path = os.fsdecode(path)
     writes = bool(flags & _WRITING) or (mode is not None and mode[:1] in {"w", "a", "x"})
-    if watch.protected and (writes or flags & os.O_RDWR) and os.path.realpath(path) in watch.protected:
-        message = "This input of a run is the original file: a re-execution does not write to it"
-        raise _Refused(errno.EPERM, message, path)
     if path in watch.noted or path.startswith(watch.skipped):
         return
     if watch.paused and _thread.get_ident() in watch.paused:
@@ -187,6 +197,8 @@ def _note(path: Any, mode: Any, flags: Any) -> None:
     if len(watch.noted) >= MOST_PATHS:
         watch.unnoted += 1
         return
+    if has_way_up(path):
+        watch.relative.add(name)
     watch.noted.setdefault(name, data)
 
 
