@@ -101,7 +101,7 @@ class _Guard:
         roots = [str(asked[name]) for name in ("original", "checkout") if asked.get(name)]
         self._roots = tuple(dict.fromkeys([*roots, *(os.path.realpath(root) for root in roots)]))
         free = [str(path) for path in asked.get("free", ())]
-        free += [path for path in (os.environ.get("JAX_COMPILATION_CACHE_DIR"), sys.pycache_prefix) if path]
+        free += [sys.pycache_prefix] if sys.pycache_prefix else []
         self._free = (*free, *(os.path.realpath(path) for path in free))
         self._read_only = real("read_only")
         self._readable = real("read_only", "outside", "checked")
@@ -168,12 +168,15 @@ class _Guard:
         return None
 
     def _is_guarded(self, *names: str) -> bool:
+        if not any(name.startswith(root + "/") for name in names for root in self._roots):
+            return False
+        free = (*self._free, *_origins.jax_caches())
         for name in names:
             for root in self._roots:
                 if not name.startswith(root + "/") or _origins.is_of_tools(name, root):
                     continue
                 # The folder of temporary files may be around a checkout, too.
-                if not any(_is_at(name, place) for place in self._free if place.startswith(root + "/")):
+                if not any(_is_at(name, place) for place in free if place.startswith(root + "/")):
                     return True
         return False
 

@@ -26,7 +26,16 @@ guard(json.loads(pathlib.Path("request.json").read_text()))
 def checkout(tmp_path: Path) -> Path:
     """A work tree with code, data, an environment, git's own files and a store; links to it lie beside it."""
     top = tmp_path / "checkout"
-    for name in ("code.py", "data/in.csv", "data/checked.csv", "venv/pyvenv.cfg", "venv/x", ".git/config", "store.db"):
+    for name in (
+        "code.py",
+        "data/in.csv",
+        "data/checked.csv",
+        "venv/pyvenv.cfg",
+        "venv/x",
+        ".git/config",
+        "store.db",
+        "cache/x",
+    ):
         (top / name).parent.mkdir(parents=True, exist_ok=True)
         (top / name).write_text("1")
     (tmp_path / "link").symlink_to(top)
@@ -91,7 +100,8 @@ def test_what_is_no_part_of_the_code_or_was_checked_may_be_read(checkout: Path) 
     touched = guarded(
         checkout,
         """
-        for name in ("data/checked.csv", "venv/x", ".git/config", "store.db"):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(top / "cache")
+        for name in ("data/checked.csv", "venv/x", ".git/config", "store.db", "cache/x"):
             open(top / name)
         open("input.csv"), open("to_input"), open(os.devnull, "w")
         from researchlab.tracking._reading import _opened

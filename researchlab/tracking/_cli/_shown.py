@@ -169,7 +169,8 @@ def _repository(state: RepositoryRecord, most: int | None) -> tuple[Fact, ...]:
 
 
 def _input(item: InputRecord) -> Fact:
-    digest = f"sha256 {item.sha256[:_SHORT]}" if item.sha256 is not None else "bytes not known"
+    unknown = "bytes not known" if item.sealed is None else "sealed digest"
+    digest = f"sha256 {item.sha256[:_SHORT]}" if item.sha256 is not None else unknown
     stored = f"stored as {item.stored}" if item.stored is not None else "not stored"
     return Fact(item.role, (item.path, f"  {item.why}; {size(item.size)}, {digest}, {stored}"))
 
