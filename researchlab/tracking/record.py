@@ -23,6 +23,15 @@ PATCH_FILE = "run.patch"
 BUNDLE_FILE = "base.bundle"
 
 CommandKind = Literal["script", "module", "pytest", "code", "stdin", "interactive", "worker"]
+StandardInput = Literal["terminal", "null", "pipe", "file", "unread file", "other"]
+
+#: What a standard input may be whose content a program can have read, and that no record holds.
+UNRECORDED_STDIN = ("pipe", "file")
+
+#: Why the bytes of an input are not known: what `InputRecord.why` says then, or holds.
+SECRET = "looks like a secret, so that neither its bytes nor its hash are kept"  # noqa: S105 (no password)
+CHANGED = "changed during the run"
+STALE = "ran from a compiled file that its source does not give"
 
 
 class _Document(pydantic.BaseModel):
@@ -110,6 +119,8 @@ class InputRecord(_Document):
         sha256: Hex digest of its bytes, or None where they are not known: it was gone, or changed during the run.
         size: Number of its bytes.
         stored: Artifact that holds its bytes, or None.
+        required: Whether a re-execution needs it as it was. False where the run, or a process that it started, may have
+            made it, or have written to it and not read what was there.
     """
 
     path: str
@@ -118,6 +129,7 @@ class InputRecord(_Document):
     sha256: str | None
     size: int
     stored: str | None = None
+    required: bool = True
 
 
 class CommandRecord(_Document):
@@ -133,6 +145,8 @@ class CommandRecord(_Document):
         folder: Working directory on the machine of the run.
         ordinal: Which tracker of the process (of the test, under pytest) this was, from 0.
         source_roots: Folders of the repository, relative to it, that modules were imported from.
+        stdin: What standard input was: a terminal, the null device, a pipe (or socket), a file that was read from, or
+            one that was not; None where it was not recorded.
     """
 
     kind: CommandKind
@@ -143,6 +157,7 @@ class CommandRecord(_Document):
     folder: str
     ordinal: int = 0
     source_roots: tuple[str, ...] = ()
+    stdin: StandardInput | None = None
 
 
 class EnvironmentRecord(_Document):
@@ -197,6 +212,8 @@ class Record(_Document):
         command: How the process was started.
         environment: What it ran on.
         inputs: What it imported and read beside the snapshot, known when it has ended.
+        folders: Folders of the repository, relative to it, that were there when the run wrote files into them or listed
+            them, and that the snapshot does not hold, since git keeps no empty or ignored folder.
         result: How it ended, or None while it lives.
         volatile: Globs of metrics that are not judged.
         not_recorded: What could not be recorded, in words.
@@ -214,6 +231,7 @@ class Record(_Document):
     command: CommandRecord
     environment: EnvironmentRecord
     inputs: tuple[InputRecord, ...] = ()
+    folders: tuple[str, ...] = ()
     result: ResultRecord | None = None
     volatile: tuple[str, ...] = ()
     not_recorded: tuple[str, ...] = ()
