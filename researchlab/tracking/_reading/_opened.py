@@ -242,7 +242,7 @@ def _note_renaming(source: Any, target: Any, source_descriptor: int, target_desc
     if (source_descriptor, target_descriptor) != (-1, -1) or _is_paused():
         return
     source, target = absolute(os.fsdecode(source)), absolute(os.fsdecode(target))
-    if target not in _watch.noted and _is_made(source):
+    if _is_made(source):  # a target that was read before stays noted as read
         _add_made(target)
         _note_folder(os.path.dirname(target))  # noqa: PTH120
 
