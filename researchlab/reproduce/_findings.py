@@ -138,7 +138,7 @@ def why_escaped(
     if touched.written:
         return (
             f"the program writes to {some(touched.written)}, by an absolute path, which a re-execution does not do in "
-            f"{checkouts}, nor to an input. {advice}"
+            f"{checkouts}. {advice}"
         )
     if touched.read:
         return (

@@ -5,11 +5,13 @@ never as a divergence. Those from outside of the repository are used where they 
 the restored tree, where they may also come from the run's artifacts. Those from inside are put into the
 restored tree at their place: as a copy that shares its blocks with the original where the file system can do that, as a
 plain copy up to `COPIED_AT_MOST` in all, and beyond as a symlink to the original, which the re-execution is kept from
-opening for writing. Code is always copied, so that no module is found in the original checkout.
+opening for writing. Code is always copied, so that no module is found in the original checkout. Folders that the run
+wrote into, and that git does not keep, are made, empty.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -19,15 +21,15 @@ from typing import TYPE_CHECKING
 
 from researchlab.errors import GitError
 from researchlab.reproduce._findings import ChangedInputsError, changed, how_to_put, lost_program, unknown_secret
-from researchlab.reproduce._surroundings import free_place
+from researchlab.reproduce._surroundings import free_place, is_database
 from researchlab.tracking import _git
 from researchlab.tracking._reading._digests import Digest, digest_all, digest_of
 from researchlab.tracking._reading._sealed import is_sealed
 from researchlab.tracking._wording import counted, printable, some
-from researchlab.tracking.record import RECORD_FOLDER, InputRecord
+from researchlab.tracking.record import CHANGED, RECORD_FOLDER, STALE, InputRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from researchlab.tracking.record import Record
     from researchlab.tracking.runs import TrackedRun
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 COPIED_AT_MOST = 256 << 20
 """Bytes of inputs that are copied in all, the smallest files first, where blocks cannot be shared."""
 
+#: How the reason begins why nothing more is known of such a file; older records went on in other words.
+_UNSEALED = "looks like a secret"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _FICLONE = 0x40049409
 
@@ -76,10 +80,15 @@ class FoundInputs:
     Attributes:
         inputs: Those that were found.
         unchecked: What cannot be checked, and why, a line each.
+        doubtful: What is not as it was, and may have to be made by the run itself, a line each: it matters only where
+            other bits come back.
+        folders: Folders that the run found, relative to the root of the tree.
     """
 
     inputs: tuple[FoundInput, ...]
-    unchecked: tuple[str, ...]
+    unchecked: tuple[str, ...] = ()
+    doubtful: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
 
     @property
     def checked(self) -> tuple[Path, ...]:
@@ -119,46 +128,83 @@ def find_inputs(tracked: TrackedRun, record: Record, *, repo: Path, scratch: Pat
         RecordError: The store does not give an artifact.
     """
     wanted = list(_wanted(record))
-    findings = {item.path: "is none that a run can have: the record was altered" for item in wanted if _is_wrong(item)}
-    findings |= lost_program(record, {item.path for item in wanted})
-    if findings:
-        raise ChangedInputsError(findings)
-    roots = _roots(record, repo)
-    found: list[FoundInput] = []
-    unchecked: list[str] = []
+    lost = lost_program(record, {item.path for item in wanted})
+    wrong = [folder for folder in record.folders if folder.startswith("/") or _is_wrong_path(folder)]
+    wrong += [item.path for item in wanted if _is_wrong(item)]
+    if wrong or lost:
+        altered = dict.fromkeys(wrong, "is none that a run can have: the record was altered")
+        raise ChangedInputsError(altered | lost)
+    search = _Search(tracked, _roots(record, repo), scratch)
     searched: list[InputRecord] = []
     for item in wanted:
-        if item.sha256 is not None or item.sealed is not None:
-            kept = _fetch(tracked, item, scratch) if item.stored is not None else None
-            if kept is None:
-                searched.append(item)
-            else:
-                found.append(FoundInput(item, *kept))
-        elif item.why.startswith("looks like a secret"):
-            findings[item.path] = unknown_secret()
+        if item.sha256 is None and item.sealed is None:
+            search.unknown(item)
+        elif item.stored is None or not search.in_store(item):
+            searched.append(item)
+    search.on_disk(searched)
+    if search.findings:
+        raise ChangedInputsError(search.findings)
+    return FoundInputs(tuple(search.found), tuple(search.unchecked), tuple(search.doubtful), record.folders)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Search:
+    """A search for inputs, and what it has found so far."""
+
+    tracked: TrackedRun
+    roots: Sequence[Path]
+    scratch: Path
+    found: list[FoundInput] = dataclasses.field(default_factory=list)
+    findings: dict[str, str] = dataclasses.field(default_factory=dict)
+    unchecked: list[str] = dataclasses.field(default_factory=list)
+    doubtful: list[str] = dataclasses.field(default_factory=list)
+
+    def unknown(self, item: InputRecord) -> None:
+        """Say what it means that the bytes of an input are not known."""
+        line = f"input '{printable(item.path)}': {printable(item.why)}"
+        if not item.required:
+            self.doubtful.append(line)
+        elif item.why.startswith(_UNSEALED):
+            self.findings[item.path] = unknown_secret()
+        elif CHANGED in item.why or item.why == STALE:
+            why = printable(item.why)
+            self.findings[item.path] = f"cannot be had as the run read it: its bytes are not known, since it {why}"
         else:
-            unchecked.append(f"input '{printable(item.path)}': {printable(item.why)}")
-    # All at once, so that many are hashed at a time.
-    digests = digest_all({str(place): None for item in searched for place in _places(item, roots)})
-    for item in searched:
-        places = [place for place in _places(item, roots) if str(place) in digests]
-        right = next((place for place in places if _is_of(item, digests[str(place)])), None)
-        if right is not None:
-            found.append(FoundInput(item, right, not item.path.startswith("/"), digests[str(right)]))
-            continue
-        kept = _fetch(tracked, item, scratch) if item.stored is None else None
-        if kept is not None and (item.relative or not item.path.startswith("/")):
-            found.append(FoundInput(item, *kept))
-            continue
-        finding = changed(item, [(place, digests[str(place)]) for place in places], _places(item, roots))
-        findings[item.path] = finding if kept is None else f"{finding}; {how_to_put(tracked, item)}"
-    if findings:
-        raise ChangedInputsError(findings)
-    return FoundInputs(tuple(found), tuple(unchecked))
+            self.unchecked.append(line)
+
+    def in_store(self, item: InputRecord) -> bool:
+        """Take the bytes of an input from the store; False where it does not have them."""
+        kept = _fetch(self.tracked, item, self.scratch)
+        if kept is not None:
+            self.found.append(FoundInput(item, *kept))
+        return kept is not None
+
+    def on_disk(self, items: Sequence[InputRecord]) -> None:
+        """Look for inputs at their places, and then in the store, where an import may have put them."""
+        # All at once, so that many are hashed at a time.
+        digests = digest_all({str(place): None for item in items for place in _places(item, self.roots)})
+        for item in items:
+            places = _places(item, self.roots)
+            there = [(place, digests[str(place)]) for place in places if str(place) in digests]
+            right = next(((place, digest) for place, digest in there if _is_of(item, digest)), None)
+            if right is not None:
+                self.found.append(FoundInput(item, right[0], not item.path.startswith("/"), right[1]))
+                continue
+            kept = _fetch(self.tracked, item, self.scratch) if item.stored is None else None
+            if kept is not None and (item.relative or not item.path.startswith("/")):
+                self.found.append(FoundInput(item, *kept))
+                continue
+            finding = changed(item, there, places)
+            if kept is not None:
+                finding += f"; {how_to_put(self.tracked, item)}"
+            if item.required:
+                self.findings[item.path] = finding
+            else:
+                self.doubtful.append(f"input '{printable(item.path)}': it {printable(item.why)}, and {finding}")
 
 
 def put_inputs(found: FoundInputs, restored: Path) -> PutInputs:
-    """Put the inputs that belong into the restored tree at their places.
+    """Put the inputs that belong into the restored tree at their places, and make the folders that the run found.
 
     Args:
         found: The inputs.
@@ -181,6 +227,7 @@ def put_inputs(found: FoundInputs, restored: Path) -> PutInputs:
                 target.unlink()
                 replaced.append(item.record.path)
             may_copy = item.record.role == "code" or item.digest is None or item.record.size <= budget
+            may_copy = may_copy or is_database(item.place)
             if not _clone(item.place, target):
                 if may_copy:
                     budget -= item.record.size if item.record.role != "code" else 0
@@ -193,6 +240,9 @@ def put_inputs(found: FoundInputs, restored: Path) -> PutInputs:
         except OSError as error:
             problem = f"cannot be put into the restored tree: {error.strerror}"
             raise ChangedInputsError({item.record.path: problem}) from error
+    for folder in found.folders:
+        with contextlib.suppress(OSError):  # a file is in the way, which the run itself took away
+            free_place(restored, f"{folder}/file")
     others = [item for item in inside if item.digest is not None and digest_of(str(item.place)) != item.digest]
     if others:
         raise ChangedInputsError({item.record.path: "changed while it was copied" for item in others})
@@ -229,8 +279,11 @@ def _wanted(record: Record) -> Iterator[InputRecord]:
 
 def _is_wrong(item: InputRecord) -> bool:
     """Return whether the record names a place that no run has, and that must not be touched."""
-    path = item.path
-    if "\0" in path or not (item.sha256 is None or _SHA256.fullmatch(item.sha256)):
+    return _is_wrong_path(item.path) or not (item.sha256 is None or _SHA256.fullmatch(item.sha256))
+
+
+def _is_wrong_path(path: str) -> bool:
+    if "\0" in path:
         return True
     if path.startswith("/"):
         return os.path.normpath(path) != path or path.startswith("//")

@@ -23,7 +23,7 @@ from researchlab.tracking._restoring._recorded_code import RecordedCode
 from researchlab.tracking._signals import TerminationWatch
 from researchlab.tracking._tags import TREE_TAG
 from researchlab.tracking._wording import typed_command
-from researchlab.tracking.record import read_record
+from researchlab.tracking.record import UNRECORDED_STDIN, read_record
 from researchlab.tracking.runs import find_run
 from researchlab.tracking.store import default_files
 from researchlab.tracking.trace import read_trace
@@ -118,7 +118,11 @@ class _Attempt:
                 return dataclasses.replace(
                     verdict,
                     code=", ".join(filter(None, (verdict.code, inputs.describe(put)))),
-                    not_compared=(*verdict.not_compared, *inputs.unchecked),
+                    not_compared=(
+                        *verdict.not_compared,
+                        *inputs.unchecked,
+                        *(() if verdict.ok else (*inputs.doubtful, *self._unknown_stdin())),
+                    ),
                 )
         except ChangedInputsError as error:
             verdict = self._verdict(VerdictKind.NOT_RESTORED, error.reason())
@@ -180,6 +184,12 @@ class _Attempt:
         if code is not None and code < 0:
             return f"the program was ended by {signal.Signals(-code).name} before its run had ended"
         return f"the program ended with exit code {code} before its run had ended"
+
+    def _unknown_stdin(self) -> tuple[str, ...]:
+        stdin = self.record.command.stdin
+        if stdin not in UNRECORDED_STDIN:
+            return ()
+        return (f"standard input: it was a {stdin}, whose content is not recorded; the re-execution has an empty one",)
 
     def _checkouts(self) -> str:
         other = other_checkout(self.record, self.repo)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from researchlab.reproduce._inputs import FoundInputs
 
+_DATABASE = b"SQLite format 3\0"
+
 
 def place_below(root: Path, absolute: str) -> Path:
     """Return where an absolute path is below another root; ``..`` does not lead out of it.
@@ -32,7 +34,7 @@ def place_below(root: Path, absolute: str) -> Path:
 
 
 def link_outside(found: FoundInputs, root: Path, *, restored: Path) -> tuple[Path, ...]:
-    """Link the inputs from outside of the repository at their places below the scratch root; code is copied.
+    """Link the inputs from outside of the repository at their places below the scratch root, or copy them.
 
     Args:
         found: The inputs of a run.
@@ -52,7 +54,8 @@ def link_outside(found: FoundInputs, root: Path, *, restored: Path) -> tuple[Pat
             continue
         try:
             target = free_place(root, name)
-            if item.record.role == "code":  # it finds its neighbours by its own place
+            # Code finds its neighbours by its own place; the others may be written to, and not by Python.
+            if item.record.role == "code" or not item.record.required or is_database(item.place):
                 shutil.copyfile(item.place, target)
             else:
                 target.symlink_to(item.place)
@@ -86,3 +89,9 @@ def free_place(root: Path, path: str) -> Path:
     if os.path.lexists(place) and stat.S_ISDIR(place.lstat().st_mode):
         raise IsADirectoryError(0, "a folder is there")
     return place
+
+
+def is_database(place: Path) -> bool:
+    """Return whether SQLite will open the file: for writing, and by itself, so that no link to the original may do."""
+    with place.open("rb") as file:
+        return file.read(len(_DATABASE)) == _DATABASE

@@ -8,7 +8,6 @@ What was seen goes to a file, line by line, so that it is known however the proc
 
 from __future__ import annotations
 
-import _thread
 import dataclasses
 import errno
 import json
@@ -45,7 +44,7 @@ class Touched:
 
     Attributes:
         read: Files of the original checkout that it opened for reading.
-        written: Files of the original checkout, and inputs, that it was kept from writing to.
+        written: Files of the original checkout that it was kept from writing to.
         absent: Inputs that it opened by an absolute path, at which they are not.
     """
 
@@ -143,7 +142,7 @@ class _Guard:
         path = opened if type(opened) is str else os.fsdecode(opened)
         if path in self._fine or path.startswith(self._skipped) or "/site-packages/" in path:
             return
-        if _opened.is_paused(_thread.get_ident()):
+        if _opened.is_paused():
             return
         name, real = _opened.absolute(path), os.path.realpath(path)
         if name in self._absent or real in self._absent:
@@ -156,14 +155,17 @@ class _Guard:
     def _write(self, paths: Iterable[Any], *, opened: bool = True) -> str | None:
         for given in paths:
             path = os.fsdecode(given)
-            if path.startswith(("/dev/", "/proc/")) or _opened.is_paused(_thread.get_ident()):
+            if path.startswith(("/dev/", "/proc/")) or _opened.is_paused():
                 continue
             name = _opened.absolute(path)
             folder, _, last = name.rpartition("/")
             # What is removed or renamed is a link itself; what is opened is where it leads.
             real = os.path.realpath(name) if opened else f"{os.path.realpath(folder)}/{last}"
-            if (opened and real in self._read_only) or self._is_guarded(name, real):
+            is_input = opened and real in self._read_only
+            if self._is_guarded(name) or (not is_input and self._is_guarded(real)):
                 self._tell("written", name)
+                return path
+            if is_input:  # linked to by us: the program did nothing wrong, and hears why it must not write
                 return path
         return None
 

@@ -23,6 +23,15 @@ PATCH_FILE = "run.patch"
 BUNDLE_FILE = "base.bundle"
 
 CommandKind = Literal["script", "module", "pytest", "code", "stdin", "interactive", "worker"]
+StandardInput = Literal["terminal", "null", "pipe", "file", "unread file", "other"]
+
+#: What a standard input may be whose content a program can have read, and that no record holds.
+UNRECORDED_STDIN = ("pipe", "file")
+
+#: Why the bytes of an input are not known: what `InputRecord.why` says then, or holds.
+SECRET = "looks like a secret, so that neither its bytes nor a plain hash of them are kept"  # noqa: S105 (no password)
+CHANGED = "changed during the run"
+STALE = "ran from a compiled file that its source does not give"
 
 
 class _Document(pydantic.BaseModel):
@@ -126,6 +135,8 @@ class InputRecord(_Document):
         sealed: What tells the bytes again where they look like a secret, else None.
         relative: Whether a file outside of the repository was named from another place (relative to the working
             directory, or through ``..``), so that a re-execution may be given it elsewhere.
+        required: Whether a re-execution needs it as it was. False where the run, or a process that it started, may have
+            made it, or have written to it and not read what was there.
     """
 
     path: str
@@ -136,6 +147,7 @@ class InputRecord(_Document):
     stored: str | None = None
     sealed: SealedRecord | None = None
     relative: bool = False
+    required: bool = True
 
 
 class CommandRecord(_Document):
@@ -151,6 +163,8 @@ class CommandRecord(_Document):
         folder: Working directory on the machine of the run.
         ordinal: Which tracker of the process (of the test, under pytest) this was, from 0.
         source_roots: Folders of the repository, relative to it, that modules were imported from.
+        stdin: What standard input was: a terminal, the null device, a pipe (or socket), a file that was read from, or
+            one that was not; None where it was not recorded.
     """
 
     kind: CommandKind
@@ -161,6 +175,7 @@ class CommandRecord(_Document):
     folder: str
     ordinal: int = 0
     source_roots: tuple[str, ...] = ()
+    stdin: StandardInput | None = None
 
 
 class EnvironmentRecord(_Document):
@@ -215,6 +230,8 @@ class Record(_Document):
         command: How the process was started.
         environment: What it ran on.
         inputs: What it imported and read beside the snapshot, known when it has ended.
+        folders: Folders of the repository, relative to it, that were there when the run wrote files into them or listed
+            them, and that the snapshot does not hold, since git keeps no empty or ignored folder.
         result: How it ended, or None while it lives.
         volatile: Globs of metrics that are not judged.
         not_recorded: What could not be recorded, in words.
@@ -232,6 +249,7 @@ class Record(_Document):
     command: CommandRecord
     environment: EnvironmentRecord
     inputs: tuple[InputRecord, ...] = ()
+    folders: tuple[str, ...] = ()
     result: ResultRecord | None = None
     volatile: tuple[str, ...] = ()
     not_recorded: tuple[str, ...] = ()

@@ -70,6 +70,8 @@ def check_record(data: bytes, manifest: Manifest, refuse: Refuse) -> Record:
 def _problems(record: Record, members: AbstractSet[str]) -> Iterator[str]:
     """Yield what is wrong, in half sentences whose subject is the record."""
     yield from _command_problems(record.command)
+    for folder in record.folders:
+        yield from _path_problems("folders", folder)
     for number, item in enumerate(record.inputs):
         yield from _input_problems(f"inputs.{number}", item, members)
     snapshot = record.snapshot
