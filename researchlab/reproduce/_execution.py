@@ -9,11 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from researchlab.errors import NotReExecutableError
+from researchlab.reproduce._surroundings import place_below
+from researchlab.tracking._guard import Touched, read_touched
 from researchlab.tracking.command import is_environment
 from researchlab.tracking.environment import is_recorded_variable, variables
 from researchlab.tracking.request import REQUEST_VARIABLE, Reply, Request
@@ -41,6 +44,25 @@ _WHY_NOT = {
 
 
 @dataclasses.dataclass(frozen=True)
+class Access:
+    """What a process may do with files that are the user's.
+
+    Attributes:
+        checkout: Root of another checkout of the project, which nothing may come from either.
+        checked: Files of a checkout that it may read: inputs that have the bytes that the run read.
+        absent: Files outside of the repository that it must not read: inputs that the restored tree has elsewhere.
+        read_only: Files that it must not open for writing.
+        free: Files and folders in a checkout that are not looked after: those of the MLflow store.
+    """
+
+    checkout: Path | None = None
+    checked: tuple[Path, ...] = ()
+    absent: tuple[Path, ...] = ()
+    read_only: tuple[Path, ...] = ()
+    free: tuple[Path, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
 class Execution:
     """What a child process did.
 
@@ -50,6 +72,7 @@ class Execution:
         output: The tail of what the process printed.
         seconds: Wall time.
         timed_out: Whether the time limit ended it.
+        touched: What it did to files of the original checkout.
     """
 
     exit_code: int | None
@@ -57,6 +80,7 @@ class Execution:
     output: str
     seconds: float
     timed_out: bool
+    touched: Touched
 
 
 def check_executable(record: Record) -> None:
@@ -88,8 +112,8 @@ def execute(
     restored: Path,
     scratch: Path,
     timeout: float | None,
-    checkout: Path | None = None,
-    read_only: tuple[Path, ...] = (),
+    access: Access = Access(),
+    root: Path | None = None,
 ) -> Execution:
     """Run the recorded command in the restored tree and wait for its end.
 
@@ -98,8 +122,8 @@ def execute(
         restored: Root of the restored tree.
         scratch: Folder for the store, the request and the output, made when missing.
         timeout: Limit in seconds, or None.
-        checkout: Root of another checkout of the project, which no module may come from either.
-        read_only: Files that the process must not open for writing.
+        access: What the process may do with files that are the user's.
+        root: The scratch root that the restored tree stands below; a folder in ``scratch`` when not given.
 
     Returns:
         What the process did. It is stopped, with all that it started, when the limit is reached or the caller is
@@ -112,7 +136,10 @@ def execute(
     snapshot = record.snapshot
     original = Path(snapshot.repository) if snapshot is not None else None
     scratch.mkdir(parents=True, exist_ok=True)
-    folder = scratch / "outside" if record.command.cwd is None else restored / record.command.cwd
+    if record.command.cwd is None:
+        folder = place_below(scratch / "outside" if root is None else root, record.command.folder)
+    else:
+        folder = restored / record.command.cwd
     folder.mkdir(parents=True, exist_ok=True)
     request = Request(
         run_id=record.run_id,
@@ -122,9 +149,13 @@ def execute(
         ordinal=record.command.ordinal,
         original=original,
         restored=restored,
-        checkout=checkout,
+        checkout=access.checkout,
         outside=tuple(Path(item.path) for item in record.inputs if item.path.startswith("/")),
-        read_only=read_only,
+        checked=access.checked,
+        absent=access.absent,
+        read_only=access.read_only,
+        free=(*access.free, scratch.parent, Path(os.path.realpath(tempfile.gettempdir()))),
+        touched=scratch / "touched.txt",
         reply=scratch / "reply.json",
     )
     (scratch / "request.json").write_text(request.model_dump_json(), encoding="utf-8")
@@ -251,6 +282,7 @@ def _wait(
         output=_tail(output),
         seconds=time.monotonic() - started,
         timed_out=timed_out,
+        touched=read_touched(scratch / "touched.txt"),
     )
 
 

@@ -1,32 +1,35 @@
 """Are the inputs of a run still what it read, and how do they come into the restored tree?
 
 Each input is looked for and checked by its hash before anything is executed: a changed one is reported as that, and
-never as a divergence. Those from outside of the repository are used where they are. Those from inside are put into the
+never as a divergence. Those from outside of the repository are used where they are, and linked at their places beside
+the restored tree, where they may also come from the run's artifacts. Those from inside are put into the
 restored tree at their place: as a copy that shares its blocks with the original where the file system can do that, as a
 plain copy up to `COPIED_AT_MOST` in all, and beyond as a symlink to the original, which the re-execution is kept from
-opening for writing. Code is always copied, so that no module is found in the original checkout.
+opening for writing. Code is always copied, so that no module is found in the original checkout. Folders that the run
+wrote into, and that git does not keep, are made, empty.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import re
 import shutil
-import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from researchlab.errors import GitError
+from researchlab.reproduce._findings import ChangedInputsError, changed, how_to_put, lost_program, unknown_secret
+from researchlab.reproduce._surroundings import free_place, is_database
 from researchlab.tracking import _git
-from researchlab.tracking._reading import _opened
 from researchlab.tracking._reading._digests import Digest, digest_all, digest_of
-from researchlab.tracking._reading._inputs import SECRET
-from researchlab.tracking._wording import counted, printable, size, some
-from researchlab.tracking.record import RECORD_FOLDER, InputRecord
+from researchlab.tracking._reading._sealed import is_sealed
+from researchlab.tracking._wording import counted, printable, some
+from researchlab.tracking.record import CHANGED, RECORD_FOLDER, STALE, InputRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from researchlab.tracking.record import Record
     from researchlab.tracking.runs import TrackedRun
@@ -34,33 +37,10 @@ if TYPE_CHECKING:
 COPIED_AT_MOST = 256 << 20
 """Bytes of inputs that are copied in all, the smallest files first, where blocks cannot be shared."""
 
+#: How the reason begins why nothing more is known of such a file; older records went on in other words.
+_UNSEALED = "looks like a secret"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_SHORT = 12
 _FICLONE = 0x40049409
-
-
-class ChangedInputsError(Exception):
-    """Inputs are not what the run read, or cannot be put in their place.
-
-    Attributes:
-        findings: A line for each of them.
-    """
-
-    def __init__(self, problems: Mapping[str, str]) -> None:
-        """Say what is wrong.
-
-        Args:
-            problems: Path to what is wrong with it.
-        """
-        self._paths = tuple(problems)
-        self.findings = tuple(f"'{printable(path)}' {problem}" for path, problem in problems.items())
-        super().__init__(self.reason())
-
-    def reason(self) -> str:
-        """Return all in one sentence."""
-        if len(self.findings) == 1:
-            return f"the input {self.findings[0]}"
-        return f"{counted(len(self.findings), 'input')} cannot be had as the run read them: {some(self._paths)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,10 +80,26 @@ class FoundInputs:
     Attributes:
         inputs: Those that were found.
         unchecked: What cannot be checked, and why, a line each.
+        doubtful: What is not as it was, and may have to be made by the run itself, a line each: it matters only where
+            other bits come back.
+        folders: Folders that the run found, relative to the root of the tree.
     """
 
     inputs: tuple[FoundInput, ...]
-    unchecked: tuple[str, ...]
+    unchecked: tuple[str, ...] = ()
+    doubtful: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+
+    @property
+    def checked(self) -> tuple[Path, ...]:
+        """Files from inside of the repository that have the bytes that the run read."""
+        return tuple(item.place for item in self.inputs if item.is_inside and item.digest is not None)
+
+    @property
+    def absent(self) -> tuple[Path, ...]:
+        """Files outside of the repository that are not there as the run read them: the run's artifacts have them."""
+        outside = (item for item in self.inputs if not item.is_inside)
+        return tuple(Path(item.record.path) for item in outside if str(item.place) != item.record.path)
 
     def describe(self, put: PutInputs) -> str:
         """Return what the re-execution is given, in a line; nothing where there are no inputs."""
@@ -132,47 +128,83 @@ def find_inputs(tracked: TrackedRun, record: Record, *, repo: Path, scratch: Pat
         RecordError: The store does not give an artifact.
     """
     wanted = list(_wanted(record))
-    findings = {item.path: "is none that a run can have: the record was altered" for item in wanted if _is_wrong(item)}
-    if findings:
-        raise ChangedInputsError(findings)
-    roots = _roots(record, repo)
-    found: list[FoundInput] = []
-    unchecked: list[str] = []
+    lost = lost_program(record, {item.path for item in wanted})
+    wrong = [folder for folder in record.folders if folder.startswith("/") or _is_wrong_path(folder)]
+    wrong += [item.path for item in wanted if _is_wrong(item)]
+    if wrong or lost:
+        altered = dict.fromkeys(wrong, "is none that a run can have: the record was altered")
+        raise ChangedInputsError(altered | lost)
+    search = _Search(tracked, _roots(record, repo), scratch)
     searched: list[InputRecord] = []
     for item in wanted:
-        if item.sha256 is not None:
-            kept = _fetch(tracked, item, scratch) if item.stored is not None else None
-            if kept is None:
-                searched.append(item)
-            else:
-                found.append(FoundInput(item, *kept))
-            continue
-        place = next((place for place in _places(item, roots) if _opened.signature(str(place))), None)
-        if item.why == SECRET and place is not None:
-            found.append(FoundInput(item, place, not item.path.startswith("/"), None))
-        unchecked.append(f"input '{printable(item.path)}': {printable(item.why)}")
-    # All at once, so that many are hashed at a time.
-    digests = digest_all({str(place): None for item in searched for place in _places(item, roots)})
-    for item in searched:
-        places = [place for place in _places(item, roots) if str(place) in digests]
-        right = next((place for place in places if digests[str(place)].sha256 == item.sha256), None)
-        if right is not None:
-            found.append(FoundInput(item, right, not item.path.startswith("/"), digests[str(right)]))
-            continue
-        kept = _fetch(tracked, item, scratch) if item.stored is None else None
-        if kept is not None:
-            found.append(FoundInput(item, *kept))
+        if item.sha256 is None and item.sealed is None:
+            search.unknown(item)
+        elif item.stored is None or not search.in_store(item):
+            searched.append(item)
+    search.on_disk(searched)
+    if search.findings:
+        raise ChangedInputsError(search.findings)
+    return FoundInputs(tuple(search.found), tuple(search.unchecked), tuple(search.doubtful), record.folders)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Search:
+    """A search for inputs, and what it has found so far."""
+
+    tracked: TrackedRun
+    roots: Sequence[Path]
+    scratch: Path
+    found: list[FoundInput] = dataclasses.field(default_factory=list)
+    findings: dict[str, str] = dataclasses.field(default_factory=dict)
+    unchecked: list[str] = dataclasses.field(default_factory=list)
+    doubtful: list[str] = dataclasses.field(default_factory=list)
+
+    def unknown(self, item: InputRecord) -> None:
+        """Say what it means that the bytes of an input are not known."""
+        line = f"input '{printable(item.path)}': {printable(item.why)}"
+        if not item.required:
+            self.doubtful.append(line)
+        elif item.why.startswith(_UNSEALED):
+            self.findings[item.path] = unknown_secret()
+        elif CHANGED in item.why or item.why == STALE:
+            why = printable(item.why)
+            self.findings[item.path] = f"cannot be had as the run read it: its bytes are not known, since it {why}"
         else:
-            findings[item.path] = _finding(
-                item, [(place, digests[str(place)]) for place in places], _places(item, roots)
-            )
-    if findings:
-        raise ChangedInputsError(findings)
-    return FoundInputs(tuple(found), tuple(unchecked))
+            self.unchecked.append(line)
+
+    def in_store(self, item: InputRecord) -> bool:
+        """Take the bytes of an input from the store; False where it does not have them."""
+        kept = _fetch(self.tracked, item, self.scratch)
+        if kept is not None:
+            self.found.append(FoundInput(item, *kept))
+        return kept is not None
+
+    def on_disk(self, items: Sequence[InputRecord]) -> None:
+        """Look for inputs at their places, and then in the store, where an import may have put them."""
+        # All at once, so that many are hashed at a time.
+        digests = digest_all({str(place): None for item in items for place in _places(item, self.roots)})
+        for item in items:
+            places = _places(item, self.roots)
+            there = [(place, digests[str(place)]) for place in places if str(place) in digests]
+            right = next(((place, digest) for place, digest in there if _is_of(item, digest)), None)
+            if right is not None:
+                self.found.append(FoundInput(item, right[0], not item.path.startswith("/"), right[1]))
+                continue
+            kept = _fetch(self.tracked, item, self.scratch) if item.stored is None else None
+            if kept is not None and (item.relative or not item.path.startswith("/")):
+                self.found.append(FoundInput(item, *kept))
+                continue
+            finding = changed(item, there, places)
+            if kept is not None:
+                finding += f"; {how_to_put(self.tracked, item)}"
+            if item.required:
+                self.findings[item.path] = finding
+            else:
+                self.doubtful.append(f"input '{printable(item.path)}': it {printable(item.why)}, and {finding}")
 
 
 def put_inputs(found: FoundInputs, restored: Path) -> PutInputs:
-    """Put the inputs that belong into the restored tree at their places.
+    """Put the inputs that belong into the restored tree at their places, and make the folders that the run found.
 
     Args:
         found: The inputs.
@@ -190,11 +222,12 @@ def put_inputs(found: FoundInputs, restored: Path) -> PutInputs:
     inside = [item for item in found.inputs if item.is_inside]
     for item in sorted(inside, key=lambda item: (item.record.role != "code", item.record.size)):
         try:
-            target = _free_place(restored, item.record.path)
+            target = free_place(restored, item.record.path)
             if os.path.lexists(target):
                 target.unlink()
                 replaced.append(item.record.path)
             may_copy = item.record.role == "code" or item.digest is None or item.record.size <= budget
+            may_copy = may_copy or is_database(item.place)
             if not _clone(item.place, target):
                 if may_copy:
                     budget -= item.record.size if item.record.role != "code" else 0
@@ -207,9 +240,12 @@ def put_inputs(found: FoundInputs, restored: Path) -> PutInputs:
         except OSError as error:
             problem = f"cannot be put into the restored tree: {error.strerror}"
             raise ChangedInputsError({item.record.path: problem}) from error
-    changed = [item for item in inside if item.digest is not None and digest_of(str(item.place)) != item.digest]
-    if changed:
-        raise ChangedInputsError({item.record.path: "changed while it was copied" for item in changed})
+    for folder in found.folders:
+        with contextlib.suppress(OSError):  # a file is in the way, which the run itself took away
+            free_place(restored, f"{folder}/file")
+    others = [item for item in inside if item.digest is not None and digest_of(str(item.place)) != item.digest]
+    if others:
+        raise ChangedInputsError({item.record.path: "changed while it was copied" for item in others})
     return PutInputs(tuple(sorted(replaced)), tuple(linked))
 
 
@@ -243,8 +279,11 @@ def _wanted(record: Record) -> Iterator[InputRecord]:
 
 def _is_wrong(item: InputRecord) -> bool:
     """Return whether the record names a place that no run has, and that must not be touched."""
-    path = item.path
-    if "\0" in path or not (item.sha256 is None or _SHA256.fullmatch(item.sha256)):
+    return _is_wrong_path(item.path) or not (item.sha256 is None or _SHA256.fullmatch(item.sha256))
+
+
+def _is_wrong_path(path: str) -> bool:
+    if "\0" in path:
         return True
     if path.startswith("/"):
         return os.path.normpath(path) != path or path.startswith("//")
@@ -274,6 +313,8 @@ def _places(item: InputRecord, roots: Iterable[Path]) -> list[Path]:
 
 def _fetch(tracked: TrackedRun, item: InputRecord, scratch: Path) -> tuple[Path, bool, Digest] | None:
     """Copy an input from the store and check it; None where the store does not have it, or has other bytes."""
+    if item.sha256 is None:
+        return None
     with tracked.artifact(f"{RECORD_FOLDER}/inputs/{item.sha256}") as artifact:
         if artifact is None:
             return None
@@ -286,32 +327,11 @@ def _fetch(tracked: TrackedRun, item: InputRecord, scratch: Path) -> tuple[Path,
     return place, not item.path.startswith("/"), digest
 
 
-def _finding(item: InputRecord, others: Sequence[tuple[Path, Digest]], places: Sequence[Path]) -> str:
-    recorded = f"sha256 {str(item.sha256)[:_SHORT]}, {size(item.size)}"
-    lost = "" if item.stored is None else "is not in the store, or damaged there, and "
-    if not others:
-        where = some([str(place) for place in places])
-        return f"{lost}is missing (the run read {recorded}): there is no such file at {where}"
-    place, digest = others[0]
-    found = f"sha256 {digest.sha256[:_SHORT]}, {size(digest.size)}"
-    return f"{lost}changed: the run read {recorded}; {printable(str(place))} has {found}"
-
-
-def _free_place(restored: Path, path: str) -> Path:
-    """Return where an input belongs, its folders made; no symlink of the tree is followed on the way."""
-    *folders, name = os.fsdecode(path.encode("utf-8", "surrogateescape")).split("/")
-    place = restored
-    for folder in folders:
-        place /= folder
-        if not os.path.lexists(place):
-            place.mkdir()
-        elif not stat.S_ISDIR(place.lstat().st_mode):
-            message = f"{printable(str(place.relative_to(restored)))} is no folder there"
-            raise NotADirectoryError(0, message)
-    place /= name
-    if os.path.lexists(place) and stat.S_ISDIR(place.lstat().st_mode):
-        raise IsADirectoryError(0, "a folder is there")
-    return place
+def _is_of(item: InputRecord, digest: Digest) -> bool:
+    """Return whether a file is the one that the run read."""
+    if item.sealed is not None:
+        return digest.size == item.size and is_sealed(item.sealed, digest.sha256)
+    return digest.sha256 == item.sha256
 
 
 def _clone(source: Path, target: Path) -> bool:

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from researchlab.errors import GitError, MissingPatchError, NotReExecutableError, RecordError
 from researchlab.reproduce._environment import environment_differences
-from researchlab.reproduce._execution import check_executable, execute
-from researchlab.reproduce._inputs import ChangedInputsError, find_inputs, other_checkout, put_inputs
+from researchlab.reproduce._execution import Access, check_executable, execute
+from researchlab.reproduce._findings import ChangedInputsError, why_escaped
+from researchlab.reproduce._inputs import find_inputs, other_checkout, put_inputs
+from researchlab.reproduce._surroundings import link_outside, place_below
 from researchlab.reproduce.judge import NOTHING_RECORDED, judge
 from researchlab.reproduce.verdict import Verdict, VerdictKind
 from researchlab.tracking._alive import is_alive
@@ -21,8 +23,9 @@ from researchlab.tracking._restoring._recorded_code import RecordedCode
 from researchlab.tracking._signals import TerminationWatch
 from researchlab.tracking._tags import TREE_TAG
 from researchlab.tracking._wording import changed_files, typed_command
-from researchlab.tracking.record import read_record
+from researchlab.tracking.record import UNRECORDED_STDIN, read_record
 from researchlab.tracking.runs import find_run
+from researchlab.tracking.store import default_files
 from researchlab.tracking.trace import read_trace
 
 if TYPE_CHECKING:
@@ -32,8 +35,6 @@ if TYPE_CHECKING:
     from researchlab.tracking.request import Reply
     from researchlab.tracking.runs import TrackedRun
     from researchlab.tracking.trace import Trace
-
-_NAMED = 5
 
 
 def reproduce(
@@ -117,7 +118,11 @@ class _Attempt:
                 return dataclasses.replace(
                     verdict,
                     code=", ".join(filter(None, (verdict.code, inputs.describe(put)))),
-                    not_compared=(*verdict.not_compared, *inputs.unchecked),
+                    not_compared=(
+                        *verdict.not_compared,
+                        *inputs.unchecked,
+                        *(() if verdict.ok else (*inputs.doubtful, *self._unknown_stdin())),
+                    ),
                 )
         except ChangedInputsError as error:
             verdict = self._verdict(VerdictKind.NOT_RESTORED, error.reason())
@@ -126,31 +131,38 @@ class _Attempt:
             return self._verdict(VerdictKind.NOT_RESTORED, str(error))
 
     def _execute(self, scratch: Path, inputs: FoundInputs) -> tuple[Execution, PutInputs]:
-        restored = RecordedCode.of(self.tracked).restore(scratch / "tree", repo=self.repo)
+        root = scratch / "tree"
+        restored = RecordedCode.of(self.tracked).restore(place_below(root, self._original()), repo=self.repo)
         put = put_inputs(inputs, restored)
-        execution = execute(
-            self.record,
-            restored=restored,
-            scratch=scratch / "run",
-            timeout=self.timeout,
+        outside = link_outside(inputs, root, restored=restored)
+        access = Access(
             checkout=other_checkout(self.record, self.repo),
-            read_only=put.linked,
+            checked=inputs.checked,
+            absent=inputs.absent,
+            read_only=(*put.linked, *outside),
+            free=(*default_files(Path(self._original())), *self.tracked.store.files()),
+        )
+        execution = execute(
+            self.record, restored=restored, scratch=scratch / "run", timeout=self.timeout, access=access, root=root
         )
         return execution, put
 
+    def _original(self) -> str:
+        return "" if self.record.snapshot is None else self.record.snapshot.repository
+
     def _judge(self, execution: Execution, stored: Trace) -> Verdict:
         reply = execution.reply
+        escaped = why_escaped(
+            () if reply is None else reply.foreign,
+            execution.touched,
+            tracked=self.tracked,
+            record=self.record,
+            checkouts=self._checkouts(),
+        )
+        if escaped is not None:
+            return self._verdict(VerdictKind.NOT_RESTORED, escaped, execution)
         if reply is None:
             return self._verdict(VerdictKind.FAILED, self._why_no_reply(execution), execution)
-        if reply.foreign:
-            more = len(reply.foreign) - _NAMED
-            shown = ", ".join(reply.foreign[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-            reason = (
-                f"{shown} came from {self._checkouts()}, not from the restored tree. An import "
-                "hook of an editable install does that: install the project without -e, or in a mode that puts its "
-                "folder on sys.path (for setuptools: --config-settings editable_mode=compat)"
-            )
-            return self._verdict(VerdictKind.NOT_RESTORED, reason, execution)
         received_record, received = _received(reply)
         judgement = judge(self.record, stored, received_record, received)
         return dataclasses.replace(
@@ -173,10 +185,15 @@ class _Attempt:
             return f"the program was ended by {signal.Signals(-code).name} before its run had ended"
         return f"the program ended with exit code {code} before its run had ended"
 
+    def _unknown_stdin(self) -> tuple[str, ...]:
+        stdin = self.record.command.stdin
+        if stdin not in UNRECORDED_STDIN:
+            return ()
+        return (f"standard input: it was a {stdin}, whose content is not recorded; the re-execution has an empty one",)
+
     def _checkouts(self) -> str:
-        original = "" if self.record.snapshot is None else self.record.snapshot.repository
         other = other_checkout(self.record, self.repo)
-        return f"the original checkout {original}" + (f" or from {other}" if other is not None else "")
+        return f"the original checkout {self._original()}" + (f" or from {other}" if other is not None else "")
 
     def _verdict(self, kind: VerdictKind, reason: str, execution: Execution | None = None) -> Verdict:
         record = self.record

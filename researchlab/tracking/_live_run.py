@@ -19,7 +19,8 @@ from researchlab.tracking import _interception, _params, command
 from researchlab.tracking._files import RunFiles
 from researchlab.tracking._fluent import FluentRun
 from researchlab.tracking._reading import _opened
-from researchlab.tracking._reading._inputs import HASHED_AT_MOST, HASHED_WHEN_KILLED, declared_files
+from researchlab.tracking._reading._declared import declared_files
+from researchlab.tracking._reading._inputs import HASHED_AT_MOST, HASHED_WHEN_KILLED
 from researchlab.tracking._signals import Terminated, deferred_signals
 from researchlab.tracking._tags import RUN_ID_TAG, start_tags
 from researchlab.tracking._warning import warn
@@ -305,7 +306,9 @@ class LiveRun:
                 "ended_at": time.time(),
                 "result": result,
                 "environment": with_jax_facts(self.record.environment),
-                "command": self.record.command.model_copy(update={"source_roots": roots}),
+                "command": self.record.command.model_copy(
+                    update={"source_roots": roots, "stdin": command.standard_input()}
+                ),
                 "not_recorded": (*self.record.not_recorded, *self._lost),
             }
         )
@@ -325,6 +328,7 @@ class LiveRun:
             messages = problems
         else:
             inputs, problems, messages = found.records, found.problems, (*found.warnings, *found.problems)
+            self.record = self.record.model_copy(update={"folders": found.folders})
         self.record = self.record.model_copy(
             update={"inputs": inputs, "not_recorded": (*self.record.not_recorded, *problems)}
         )

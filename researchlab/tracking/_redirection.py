@@ -1,4 +1,4 @@
-"""How does a re-execution leave alone what is the user's: every store but its own, and the inputs it is linked to?
+"""How does a re-execution leave the user's stores alone?
 
 In the child of a re-execution, MLflow's two registries of stores (tracking and models) give the scratch store for every
 URI: `mlflow.set_tracking_uri`, `MlflowClient(tracking_uri=...)` and the environment all end there. It takes effect when
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from researchlab.tracking._reading import _opened
+from researchlab.tracking._guard import guard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ _REGISTRIES = {
 
 
 def redirect_stores(request: str) -> None:
-    """Send everything that this process does with MLflow stores to the scratch store, and protect linked inputs.
+    """Send everything that this process does with MLflow stores to the scratch store, and guard the original checkout.
 
     Args:
         request: The request file; where it cannot be read, the tracker will say so.
@@ -38,7 +38,7 @@ def redirect_stores(request: str) -> None:
         scratch = str(asked["tracking_uri"])
     except (OSError, ValueError, LookupError, TypeError):
         return
-    _opened.protect(asked.get("read_only", ()))
+    guard(asked)
     sys.meta_path.insert(0, _Finder(scratch))
     for name in _REGISTRIES:
         if name in sys.modules:

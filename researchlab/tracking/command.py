@@ -7,6 +7,7 @@ import functools as ft
 import multiprocessing
 import os
 import site
+import stat
 import sys
 import sysconfig
 from pathlib import Path
@@ -18,7 +19,7 @@ from researchlab.tracking.record import CommandRecord
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from researchlab.tracking.record import CommandKind
+    from researchlab.tracking.record import CommandKind, StandardInput
 
 _FIRST_FOLDER = Path(_start.FOLDER)
 
@@ -267,7 +268,23 @@ def describe_command(repository: Path | None, *, ordinal: int) -> CommandRecord:
         folder=str(folder),
         ordinal=ordinal,
         source_roots=source_roots(repository) if repository else (),
+        stdin=standard_input(),
     )
+
+
+def standard_input() -> StandardInput:
+    """Return what the standard input of this process is, and of a file whether it was read from until now."""
+    try:
+        status = os.fstat(0)
+        if stat.S_ISREG(status.st_mode):
+            return "file" if os.lseek(0, 0, os.SEEK_CUR) else "unread file"
+        if stat.S_ISFIFO(status.st_mode) or stat.S_ISSOCK(status.st_mode):
+            return "pipe"
+        if os.isatty(0):
+            return "terminal"
+        return "null" if status.st_rdev == os.stat(os.devnull).st_rdev else "other"  # noqa: PTH116
+    except OSError:
+        return "other"  # closed
 
 
 def is_test_outside(repository: Path, command: CommandRecord) -> bool:

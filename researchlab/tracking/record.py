@@ -35,6 +35,15 @@ _LARGEST_PID = 2**31 - 1
 STORE_FILE = "belongs to the MLflow store"
 
 CommandKind = Literal["script", "module", "pytest", "code", "stdin", "interactive", "worker"]
+StandardInput = Literal["terminal", "null", "pipe", "file", "unread file", "other"]
+
+#: What a standard input may be whose content a program can have read, and that no record holds.
+UNRECORDED_STDIN = ("pipe", "file")
+
+#: Why the bytes of an input are not known: what `InputRecord.why` says then, or holds.
+SECRET = "looks like a secret, so that neither its bytes nor a plain hash of them are kept"  # noqa: S105 (no password)
+CHANGED = "changed during the run"
+STALE = "ran from a compiled file that its source does not give"
 
 ObjectId = Annotated[str, pydantic.StringConstraints(pattern=r"^([0-9a-f]{40}|[0-9a-f]{64})$")]
 """How git names an object."""
@@ -148,6 +157,18 @@ class SnapshotRecord(RepositoryRecord):
         return (*self.missing, *inside)
 
 
+class SealedRecord(_Document):
+    """What tells a file that looks like a secret again, without a hash that could be guessed back cheaply.
+
+    Attributes:
+        salt: Hex of random bytes.
+        scrypt: Hex of scrypt (n=2**14, r=8, p=1, 32 bytes) with that salt over the sha256 of the file's bytes.
+    """
+
+    salt: str = pydantic.Field(pattern="^[0-9a-f]{32}$")
+    scrypt: str = pydantic.Field(pattern="^[0-9a-f]{64}$")
+
+
 class InputRecord(_Document):
     """A file that the run imported or read, and that the snapshot does not hold as it was.
 
@@ -155,9 +176,15 @@ class InputRecord(_Document):
         path: Relative to the repository where it lies inside, else absolute.
         role: ``code`` was imported, ``data`` was opened for reading, ``declared`` was named by the program itself.
         why: Why the snapshot does not hold it, in a half sentence.
-        sha256: Hex digest of its bytes, or None where they are not known: it was gone, or changed during the run.
+        sha256: Hex digest of its bytes, or None where they are not known (it was gone, or changed during the run) or
+            not to be known (it looks like a secret).
         size: Number of its bytes.
         stored: Artifact that holds its bytes, or None.
+        sealed: What tells the bytes again where they look like a secret, else None.
+        relative: Whether a file outside of the repository was named from another place (relative to the working
+            directory, or through ``..``), so that a re-execution may be given it elsewhere.
+        required: Whether a re-execution needs it as it was. False where the run, or a process that it started, may have
+            made it, or have written to it and not read what was there.
     """
 
     path: NativeText
@@ -166,6 +193,9 @@ class InputRecord(_Document):
     sha256: str | None
     size: Count
     stored: NativeText | None = None
+    sealed: SealedRecord | None = None
+    relative: bool = False
+    required: bool = True
 
 
 class CommandRecord(_Document):
@@ -181,6 +211,8 @@ class CommandRecord(_Document):
         folder: Working directory on the machine of the run.
         ordinal: Which tracker of the process (of the test, under pytest) this was, from 0.
         source_roots: Folders of the repository, relative to it, that modules were imported from.
+        stdin: What standard input was: a terminal, the null device, a pipe (or socket), a file that was read from, or
+            one that was not; None where it was not recorded.
     """
 
     kind: CommandKind
@@ -191,6 +223,7 @@ class CommandRecord(_Document):
     folder: NativeText
     ordinal: Count = 0
     source_roots: tuple[NativeText, ...] = ()
+    stdin: StandardInput | None = None
 
 
 class EnvironmentRecord(_Document):
@@ -245,6 +278,8 @@ class Record(_Document):
         command: How the process was started.
         environment: What it ran on.
         inputs: What it imported and read beside the snapshot, known when it has ended.
+        folders: Folders of the repository, relative to it, that were there when the run wrote files into them or listed
+            them, and that the snapshot does not hold, since git keeps no empty or ignored folder.
         result: How it ended, or None while it lives.
         volatile: Globs of metrics that are not judged.
         not_recorded: What could not be recorded, in words.
@@ -262,6 +297,7 @@ class Record(_Document):
     command: CommandRecord
     environment: EnvironmentRecord
     inputs: tuple[InputRecord, ...] = ()
+    folders: tuple[str, ...] = ()
     result: ResultRecord | None = None
     volatile: tuple[str, ...] = ()
     not_recorded: tuple[str, ...] = ()

@@ -31,8 +31,12 @@ class Request(pydantic.BaseModel):
         original: Root of the checkout that the run was made in.
         restored: Root of the restored tree.
         checkout: Root of another checkout of the same project, which no module may come from either.
-        outside: Files outside of the repository that the run imported too.
+        outside: Files outside of the repository that the run imported or read too.
+        checked: Files of the original checkout that are inputs, and have the bytes that the run read.
+        absent: Files outside of the repository that are inputs, and have not: the run's artifacts have.
         read_only: Files that must not be opened for writing.
+        free: Files and folders in a checkout that are not guarded.
+        touched: File that reading and writing in a checkout is reported to.
         reply: File that the asked tracker writes its reply to.
     """
 
@@ -48,7 +52,11 @@ class Request(pydantic.BaseModel):
     restored: Path
     checkout: Path | None = None
     outside: tuple[Path, ...] = ()
+    checked: tuple[Path, ...] = ()
+    absent: tuple[Path, ...] = ()
     read_only: tuple[Path, ...] = ()
+    free: tuple[Path, ...] = ()
+    touched: Path | None = None
     reply: Path
 
     def asks(self, *, test: str | None, ordinal: int) -> bool:

@@ -49,12 +49,14 @@ class Project:
         env: Mapping[str, str] | None = None,
         interpreter: str | Path = sys.executable,
         code: int = 0,
+        stdin: str | None = None,
     ) -> subprocess.CompletedProcess[str]:
         """Run Python as a user would, and see it end with the exit code."""
         done = subprocess.run(
             [interpreter, *words],
             cwd=self.top if cwd is None else cwd,
             env={**os.environ, **(env or {})},
+            input=stdin,
             capture_output=True,
             text=True,
             check=False,

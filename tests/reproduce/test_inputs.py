@@ -18,7 +18,11 @@ from helpers.reproduction import Project, make_project, user_files
 from helpers.tracked_runs import make_run_store
 
 from researchlab.reproduce import VerdictKind, _inputs
-from researchlab.reproduce._inputs import ChangedInputsError, FoundInputs, PutInputs, find_inputs, put_inputs
+from researchlab.reproduce._findings import ChangedInputsError
+from researchlab.reproduce._inputs import FoundInputs, PutInputs, find_inputs, put_inputs
+from researchlab.reproduce._surroundings import place_below
+from researchlab.tracking._reading._inputs import SECRET
+from researchlab.tracking._reading._sealed import seal
 from researchlab.tracking.record import FileRecord, InputRecord, Record
 from researchlab.tracking.runs import find_run
 
@@ -37,7 +41,7 @@ PROGRAM = """
             subprocess.run(["sh", "-c", "sleep 0.03; echo VALUE = 2 > late.py"], check=True)
         import late
         state = here / "data" / "state.txt"
-        state.write_text((state.read_text() if state.exists() else "") + "1")
+        state.open("a+").write("1")
         tracker.log_input("data/by_c")
         loaded = np.load(sys.argv[1]).sum() + len((here / "data" / "raw.txt").read_text())
         loaded += int(subprocess.run(["cat", "data/by_c"], check=True, capture_output=True).stdout)
@@ -53,7 +57,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.repo.write(".gitignore", "mlflow.db*\nmlartifacts/\n__pycache__/\ndata/\n_version.py\n")
     project.repo.commit()
     project.repo.write("_version.py", "VALUE = 4\n")
-    for name, text in (("raw.txt", "raw"), ("by_c", "32"), ("state.txt", "")):
+    for name, text in (("raw.txt", "raw"), ("by_c", "32"), ("state.txt", "0")):
         project.repo.write(f"data/{name}", text)
     outside = folder / "outside"
     outside.mkdir()
@@ -89,12 +93,12 @@ def test_all_inputs_are_back_where_the_original_has_moved_on(ran: Project) -> No
     assert verdict.kind is VerdictKind.REPRODUCED, verdict.report()
     assert user_files(ran) == before
     assert verdict.kept is not None
-    tree = verdict.kept / "1" / "tree"
+    tree = place_below(verdict.kept / "1" / "tree", str(ran.top))
     assert (tree / "_version.py").read_text() == "VALUE = 4\n"
     assert (tree / "late.py").read_text() == "VALUE = 2\n"
     assert not (tree / "data" / "raw.txt").is_symlink()
     assert "6 inputs, late.py in place of the snapshot's" in verdict.code
-    assert verdict.not_compared == ("input 'data/state.txt': changed during the run",)
+    assert verdict.not_compared == ()
     shutil.rmtree(verdict.kept)
 
 
@@ -143,6 +147,43 @@ def test_inputs_are_found_in_another_checkout_and_no_module_may_come_from_it(ran
 
 
 @pytest.mark.slow
+def test_what_else_a_run_was_given_is_there_or_named(tmp_path: Path) -> None:
+    code = """
+        import pathlib, subprocess, sys
+        import mlflow
+        from researchlab import ExperimentTracker
+        with ExperimentTracker("given", "given"):
+            open("results/table.csv", "w").write("1")
+            if "counts" in sys.argv:
+                before = pathlib.Path("results/count.txt").read_text()
+                pathlib.Path("results/count.txt").write_text(before + "1")
+            subprocess.run(["sh", "-c", "sleep 0.03; date +%s%N > results/by_child"], check=True)
+            by_child = len(pathlib.Path("results/by_child").read_text())
+            mlflow.log_metric("x", float(by_child + len(sys.stdin.read() if "reads" in sys.argv else "")))
+    """
+    project = make_project(tmp_path / "project", {"run.py": code})
+    project.repo.write(".git/info/exclude", "results/\n")
+    project.repo.write("results/count.txt", "1")
+    time.sleep(0.03)
+    for number, words in enumerate([(), ("reads",), ("counts",)], start=1):
+        project.python("run.py", *words, stdin="12345")
+        project.repo.write("results/by_child", "of a later run")
+        verdict = project.reproduce("given" if number == 1 else f"given-{number}")
+        if not words:
+            assert verdict.kind is VerdictKind.REPRODUCED, verdict.report()
+            assert verdict.not_compared == ()
+        elif words == ("reads",):
+            assert verdict.kind is VerdictKind.DIVERGED, verdict.report()
+            by_child, stdin = verdict.not_compared
+            assert by_child.startswith("input 'results/by_child': it was written while the process ran")
+            assert stdin.startswith("standard input: it was a pipe, whose content is not recorded")
+        else:
+            assert verdict.kind is VerdictKind.NOT_RESTORED
+            assert "'results/count.txt' cannot be had as the run read it" in verdict.reason
+            assert verdict.executions == 0
+
+
+@pytest.mark.slow
 def test_large_inputs_are_linked_and_the_program_cannot_write_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,26 +213,35 @@ def test_large_inputs_are_linked_and_the_program_cannot_write_through(
 
     assert verdict.kind is VerdictKind.REPRODUCED, verdict.report()
     assert verdict.kept is not None
-    assert (verdict.kept / "1" / "tree" / "big.dat").is_symlink()
-    assert "does not write to it" in (verdict.kept / "1" / "run" / "output.txt").read_text()
+    assert (place_below(verdict.kept / "1" / "tree", str(project.top)) / "big.dat").is_symlink()
+    assert "does not write to the checkout" in (verdict.kept / "1" / "run" / "output.txt").read_text()
     assert (project.top / "big.dat").read_text() == "1"
     shutil.rmtree(verdict.kept)
 
 
 @pytest.fixture
-def search(tmp_path: Path) -> Callable[..., FoundInputs]:
+def search_run(tmp_path: Path) -> Callable[..., FoundInputs]:
     """Search the inputs of a run that is as good as empty; `repo` is its repository, `scratch` the folder."""
     repo = make_repo(tmp_path / "repo", {"train.py": "1\n"})
     store = make_run_store(tmp_path / "store")
     record = store.track("run", repo.top)
     tracked = find_run("run", tracking_uri=store.uri)
 
-    def find(*inputs: InputRecord, **snapshot: Any) -> FoundInputs:
+    def find(snapshot: dict[str, Any] | None = None, **facts: Any) -> FoundInputs:
         assert record.snapshot is not None
-        changed: Record = record.model_copy(
-            update={"inputs": inputs, "snapshot": record.snapshot.model_copy(update=snapshot)}
-        )
+        code = record.snapshot.model_copy(update=snapshot)
+        changed: Record = record.model_copy(update={"snapshot": code, **facts})
         return find_inputs(tracked, changed, repo=repo.top, scratch=tmp_path / "scratch")
+
+    return find
+
+
+@pytest.fixture
+def search(search_run: Callable[..., FoundInputs]) -> Callable[..., FoundInputs]:
+    """Search these inputs, of a run whose snapshot has these other fields."""
+
+    def find(*inputs: InputRecord, **snapshot: Any) -> FoundInputs:
+        return search_run(snapshot, inputs=inputs)
 
     return find
 
@@ -266,19 +316,127 @@ def test_files_over_a_budget_are_inputs_too_those_of_nested_repositories_include
     assert [found.record.path for found in search(large=large, nested=(nested,)).inputs] == ["big", "inner/big"]
 
 
-def test_a_secret_is_taken_from_its_place_unchecked_and_that_is_said(
+def test_a_secret_is_taken_from_its_place_when_its_sealed_digest_is_right(
     search: Callable[..., FoundInputs], tmp_path: Path
 ) -> None:
+    place = tmp_path / "repo" / ".env"
+    place.write_text("TOKEN=1")
+    secret = item(".env", None, why=SECRET, size=7, sealed=seal(hashlib.sha256(b"TOKEN=1").hexdigest()))
+
+    assert [one.place for one in search(secret).inputs] == [place]
+    place.write_text("TOKEN=2")
+    with pytest.raises(ChangedInputsError, match=r"'.env' changed: .*/repo/.env is another file"):
+        search(secret)
+    place.unlink()
+    with pytest.raises(ChangedInputsError, match=r"'.env' is missing: there is no such file at .*salted digest"):
+        search(secret)
+
+
+def test_a_secret_of_which_nothing_is_known_is_refused(search: Callable[..., FoundInputs], tmp_path: Path) -> None:
     (tmp_path / "repo" / ".env").write_text("TOKEN=1")
-    secret = item(".env", None, why=_inputs.SECRET)
+    with pytest.raises(ChangedInputsError, match="recorded nothing that tells its bytes again"):
+        search(item(".env", None, why=SECRET))
 
-    found = search(secret, item("state", None, why="changed during the run"))
 
-    assert [one.record for one in found.inputs] == [secret]
-    assert found.unchecked == (
-        f"input '.env': {_inputs.SECRET}",
-        "input 'state': changed during the run",
+def test_a_program_that_was_left_out_must_be_among_the_inputs(
+    search: Callable[..., FoundInputs], tmp_path: Path
+) -> None:
+    reason = {"train.py": "looks like a secret (a GitHub token)"}
+    with pytest.raises(ChangedInputsError, match=r"'train.py' is the program itself and looks like a secret"):
+        search(left_out=reason)
+    (tmp_path / "repo" / "train.py").write_bytes(b"x")
+
+    assert [one.record.path for one in search(item("train.py", role="code"), left_out=reason).inputs] == ["train.py"]
+
+
+@pytest.mark.slow
+def test_a_program_with_a_token_in_it_is_never_another_program(tmp_path: Path) -> None:
+    code = """
+        import mlflow, library
+        from researchlab import ExperimentTracker
+        with ExperimentTracker("token", "token"):
+            mlflow.log_metric("x", float(open(".env").read()) + library.VALUE)
+    """
+    project = make_project(tmp_path / "project", {"run.py": code, "library.py": "VALUE = 1\n"})
+    token = f"TOKEN = 'ghp_{'16C7e42F292c6912E7710c838347Ae178B4a'}'\n"
+    ran = {"run.py": (project.top / "run.py").read_text() + token, "library.py": f"VALUE = 2\n{token}", ".env": "3"}
+    for name, text in ran.items():
+        project.repo.write(name, text)
+    project.python("run.py")
+    kinds = {"as it was": project.reproduce("token").kind}
+    # Each says the same numbers as what ran.
+    for name, other in {"run.py": ran["run.py"] + "# other\n", "library.py": "VALUE = 2\n", ".env": "3.0"}.items():
+        project.repo.write(name, other)
+        verdict = project.reproduce("token")
+        kinds[name] = verdict.kind
+        assert f"'{name}' changed" in verdict.reason
+        project.repo.write(name, ran[name])
+    (project.top / ".env").unlink()
+    kinds["gone"] = project.reproduce("token").kind
+
+    assert kinds.pop("as it was") is VerdictKind.REPRODUCED
+    assert set(kinds.values()) == {VerdictKind.NOT_RESTORED}
+
+
+def test_an_input_that_changed_during_the_run_is_refused_by_name(search: Callable[..., FoundInputs]) -> None:
+    for why in ("changed during the run", "ran from a compiled file that its source does not give"):
+        with pytest.raises(ChangedInputsError, match=f"'state' cannot be had .* not known, since it {why}"):
+            search(item("state", None, why=why))
+
+
+def test_what_the_run_may_make_itself_refuses_nothing_and_is_named(
+    search: Callable[..., FoundInputs], tmp_path: Path
+) -> None:
+    (tmp_path / "repo" / "same").write_bytes(b"x")
+    (tmp_path / "repo" / "other").write_bytes(b"y")
+    names = ("same", "other", "absent")
+
+    found = search(
+        *(item(name, why="came late", required=False) for name in names),
+        item("log", None, why="changed during the run", required=False),
     )
+
+    assert [one.record.path for one in found.inputs] == ["same"]
+    assert found.unchecked == ()
+    assert [line.partition(": ")[0] for line in found.doubtful] == ["input 'log'", "input 'other'", "input 'absent'"]
+    assert "it came late, and changed: the run read sha256" in found.doubtful[1]
+    assert "it came late, and is missing" in found.doubtful[2]
+
+
+def test_folders_that_the_run_found_are_made_and_nothing_else_is_touched(
+    search: Callable[..., FoundInputs], tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "link").symlink_to(elsewhere)
+    (tree / "file").write_text("kept")
+
+    put_inputs(FoundInputs((), folders=("results/deep", "link/x", "file")), tree)
+
+    assert (tree / "results" / "deep").is_dir()
+    assert list(elsewhere.iterdir()) == []
+    assert (tree / "file").read_text() == "kept"
+
+
+@pytest.mark.parametrize("folder", ["../x", "/x", ".git/hooks", ""])
+def test_a_folder_that_no_run_can_have_is_refused(search_run: Callable[..., FoundInputs], folder: str) -> None:
+    with pytest.raises(ChangedInputsError, match="the record was altered"):
+        search_run(folders=(folder,))
+
+
+def test_a_database_is_never_linked(
+    search: Callable[..., FoundInputs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_inputs, "COPIED_AT_MOST", 0)
+    monkeypatch.setattr(_inputs, "_clone", lambda *_: False)
+    (tmp_path / "tree").mkdir()
+    data = b"SQLite format 3\0..."
+    (tmp_path / "repo" / "db").write_bytes(data)
+
+    assert put_inputs(search(item("db", data)), tmp_path / "tree").linked == ()
+    assert not (tmp_path / "tree" / "db").is_symlink()
 
 
 def put(search: Callable[..., FoundInputs], tmp_path: Path, path: str, role: str = "data") -> PutInputs:

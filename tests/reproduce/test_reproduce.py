@@ -20,6 +20,7 @@ from helpers.reproduction import Project, make_project, running, store_contents,
 from researchlab.errors import InvalidRunIdError, RecordError, RunNotFoundError, StoreError
 from researchlab.reproduce import VerdictKind, _reproduce
 from researchlab.reproduce._execution import Execution, execute
+from researchlab.reproduce._surroundings import place_below
 
 if TYPE_CHECKING:
     from researchlab.tracking.record import Record
@@ -131,7 +132,7 @@ def test_a_dirty_tree_comes_back_and_nothing_of_the_user_changes(tmp_path: Path,
     assert verdict.compared == "2 metrics (10 values), 1 State (1 leaf)"
     assert verdict.kept is not None
     assert list(scratch.iterdir()) == [verdict.kept]
-    restored = contents(verdict.kept / "1" / "tree")
+    restored = contents(place_below(verdict.kept / "1" / "tree", str(repo.top)))
     assert restored[b"helper.py"] == ("file", b"VALUE = 1.25\n")
     assert restored[b"a link"] == ("symlink", b"target.txt")
     assert restored[b"tool.sh"][0] == "executable"

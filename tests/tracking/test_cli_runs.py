@@ -16,6 +16,7 @@ from helpers.repos import Repo, make_repo
 
 from researchlab.tracking._tags import DIRTY_TAG, PROCESS_TAG, SCRIPT_TAG, VERDICT_TAG, VERIFIED_AT_TAG
 from researchlab.tracking.record import (
+    CommandRecord,
     EnvironmentRecord,
     FileRecord,
     InputRecord,
@@ -199,6 +200,8 @@ def test_show_says_what_was_recorded(repo: Repo, store: RunStore) -> None:
         repo.top,
         facts={
             "inputs": inputs,
+            "folders": ("results", "runs/deep"),
+            "command": CommandRecord(kind="script", target="train.py", folder="/", cwd=".", stdin="pipe"),
             "environment": environment,
             "ended_at": 200.0,
             "result": ResultRecord(status="FINISHED", metrics=2, points=10, states=1),
@@ -231,6 +234,8 @@ def test_show_says_what_was_recorded(repo: Repo, store: RunStore) -> None:
         "patch         rlab/nested/1/run.patch",
         "data          data/in.csv\n                  it is ignored; 1.4 MB, sha256 eeeeeeeeeeee, not stored",
         "it is outside; 3 B, bytes not known, stored as rlab/inputs/ff",
+        "folders       results/\n                runs/deep/",
+        "stdin         pipe, not recorded",
         "python        CPython 3.11.7\n                /usr/bin/python",
         "processor     EPYC, avx2",
         "jax           backend: cpu",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import subprocess
 import sys
 import types
@@ -200,6 +201,24 @@ def test_modules_code_and_standard_input(repo: Repo) -> None:
     assert (found["kind"], found["target"], found["argv"]) == ("code", _code(repo), ["x"])
     found = _describe(repo, ["-"], repo.top, input=_code(repo))
     assert (found["kind"], found["target"]) == ("stdin", None)
+
+
+def test_standard_input_is_described(repo: Repo) -> None:
+    repo.write("train.py", _code(repo))
+    repo.write("reads.py", _code(repo, before="sys.stdin.read(1)"))
+    data = repo.write("data.txt", "12345")
+    mine, terminal = pty.openpty()
+    with data.open() as file, data.open() as read, Path(os.devnull).open() as null:
+        for name, kind, stdin in (
+            ("train.py", "unread file", file),
+            ("reads.py", "file", read),
+            ("train.py", "null", null),
+            ("train.py", "pipe", subprocess.PIPE),
+            ("train.py", "terminal", terminal),
+        ):
+            assert _describe(repo, [name], repo.top, stdin=stdin)["stdin"] == kind
+    os.close(mine)
+    os.close(terminal)
 
 
 def test_a_script_outside_of_the_repository_keeps_its_full_name(repo: Repo, tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 from helpers.commands import on_a_terminal, refusal, rlab
 from helpers.repos import Repo, footprint, make_repo
 
+from researchlab.tracking._reading._sealed import seal
+from researchlab.tracking.record import FileRecord, InputRecord
 from researchlab.tracking.tracker import ExperimentTracker
 
 if TYPE_CHECKING:
@@ -49,6 +51,31 @@ def test_diff_is_what_git_says_about_the_two_trees(repo: Repo, store: RunStore) 
     assert "-print(2)\n+print(1)\n" in result.stdout
 
 
+def test_code_of_which_a_part_was_left_out_is_not_called_the_same(repo: Repo, store: RunStore) -> None:
+    reasons = {f"{number}.p12": "looks like a secret (key store)" for number in range(7)}
+    left_out = reasons | {"train.py": "looks like a secret (a GitHub token)", "weights": "is too large"}
+    program = InputRecord(path="train.py", role="code", why="?", sha256=None, size=1, sealed=seal("0" * 64))
+    for run_id, digest in (("one", "0"), ("two", "0"), ("three", "1")):
+        large = {"weights": FileRecord(sha256=digest * 64, size=1)}
+        store.track(run_id, repo.top, left_out=left_out, large=large, facts={"inputs": (program,)})
+
+    result = rlab("diff", "one", "two")
+
+    assert "same code, as far as it was captured: one and two" in result.stderr
+    assert "one did not capture it: train.py, 0.p12" in result.stderr
+    assert "two did not capture it: train.py, 0.p12" in result.stderr
+    assert "weights" not in result.stderr  # of the same hash
+    assert "weights" in rlab("diff", "one", "three").stderr
+
+
+def test_equal_files_that_were_too_large_are_the_same_code(repo: Repo, store: RunStore) -> None:
+    for run_id in ("one", "two"):
+        large = {"weights": FileRecord(sha256="0" * 64, size=1)}
+        store.track(run_id, repo.top, left_out={"weights": "is too large"}, large=large)
+
+    assert rlab("diff", "one", "two").stderr.startswith("same code: one and two ran")
+
+
 def test_diff_of_equal_code_says_so_on_stderr(repo: Repo, store: RunStore) -> None:
     repo.write("train.py", "print(2)\n")
     store.track("one", repo.top, left_out={"fifo": "is a FIFO"})
@@ -56,7 +83,7 @@ def test_diff_of_equal_code_says_so_on_stderr(repo: Repo, store: RunStore) -> No
     store.track("two", repo.top)
     result = rlab("diff", "one", "two")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "same code: one and two" in result.stderr
+    assert "same code, as far as it was captured: one and two" in result.stderr
     assert "one did not capture it: fifo" in result.stderr
 
 

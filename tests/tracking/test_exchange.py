@@ -755,6 +755,7 @@ HOSTILE: dict[str, tuple[Callable[[Content, Path], Path], str]] = {
     "a working directory above": (_edited(command={"cwd": "../.."}), "command.cwd that leads out of the work tree"),
     "an absolute working directory": (_edited(command={"cwd": "/etc"}), "command.cwd that leads out of the work tree"),
     "modules from above": (_edited(command={"source_roots": ["../x"]}), "command.source_roots that leads out"),
+    "a folder above": (_edited(folders=["results", "../x"]), "folders that leads out"),
     "a script above": (_edited(command={"target": "../x.py"}), "command.target that leads out"),
     "an input above": (_input("../x"), "inputs.0.path that leads out"),
     "an input above, absolute": (_input("/a/../x"), "inputs.0.path that leads out"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
+import py_compile
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +24,7 @@ from researchlab.errors import InputError, ResearchlabError
 from researchlab.tracking import ExperimentTracker
 from researchlab.tracking._reading import _digests, _inputs, _opened
 from researchlab.tracking._reading._inputs import Inputs
+from researchlab.tracking._reading._sealed import is_sealed, seal
 from researchlab.tracking.runs import find_run
 from researchlab.tracking.settings import Settings
 from researchlab.tracking.snapshot import capture
@@ -40,6 +44,8 @@ def begin(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def now() -> None:
         time.sleep(0.03)  # a tick of the clock of the file system
         monkeypatch.setattr(_opened._watch, "noted", {})
+        for name in ("both", "made", "folders"):
+            monkeypatch.setattr(_opened._watch, name, set())
         monkeypatch.setattr(_opened._watch, "since", time.time_ns())
 
     return now
@@ -150,15 +156,102 @@ def test_bytes_that_nobody_can_know_any_more_are_said_to_be_unknown(repo: Repo) 
     }
 
 
-def test_what_the_run_or_a_process_that_it_started_made_is_no_input(repo: Repo) -> None:
+def test_what_the_run_made_is_no_input(repo: Repo) -> None:
     inputs = audit(repo)
     (repo.top / "x.dat").write_text("made")
     (repo.top / "x.dat").read_text()
-    edit(repo.top / "cached.dat", "made by another process")
-    (repo.top / "cached.dat").read_text()
     (repo.top / "tmp.dat").write_text("made")
     (repo.top / "tmp.dat").replace(repo.top / "y.dat")
     (repo.top / "y.dat").read_text()
+    (repo.top / "made").mkdir()
+    edit(repo.top / "made" / "z.dat", "made by another process, in a folder of this one")
+    (repo.top / "made" / "z.dat").read_text()
+    (repo.top / "made").rename(repo.top / "moved")
+    (repo.top / "moved" / "z.dat").read_text()
+
+    assert inside(inputs) == {}
+
+
+def test_an_input_that_is_replaced_or_whose_folder_is_made_anew_stays_one(
+    repo: Repo, begin: Callable[[], None]
+) -> None:
+    repo.write("cache/old.dat", "1")
+    begin()
+    inputs = audit(repo)
+    (repo.top / "x.dat").read_text()
+    (repo.top / "tmp.dat").write_text("made")
+    (repo.top / "tmp.dat").replace(repo.top / "x.dat")
+    (repo.top / "cache" / "old.dat").read_text()
+    shutil.rmtree(repo.top / "cache")
+    (repo.top / "cache").mkdir()
+
+    found = inputs.collect({}.__setitem__)
+
+    unknown = {item.path: (item.sha256, item.why, item.required) for item in found.records if item.path[0] != "/"}
+    assert unknown == dict.fromkeys(("cache/old.dat", "x.dat"), (None, "changed during the run", True))
+    told = [line for line in found.warnings if "cache/old.dat, x.dat" in line]
+    assert len(told) == 1
+    assert told[0].startswith("Read, and then changed or deleted while the run lasted")
+
+
+def test_what_was_not_seen_to_be_written_while_the_process_ran_is_recorded_and_not_required(repo: Repo) -> None:
+    inputs = audit(repo)
+    for name in ("by_child.dat", "changed.dat", "gone.dat"):
+        edit(repo.top / name, "1")
+        (repo.top / name).read_text()
+    edit(repo.top / "changed.dat", "2")
+    (repo.top / "gone.dat").unlink()
+
+    found = {path: (item.sha256, item.why, item.required) for path, item in inside(inputs).items()}
+
+    late = "was written while the process ran, by another one or behind Python's back"
+    assert found == {
+        "by_child.dat": (sha256("1"), late, False),
+        "changed.dat": (None, f"{late}, and changed during the run", False),
+    }
+
+
+def test_what_is_opened_to_be_read_and_written_is_required_where_it_was_not_changed(repo: Repo) -> None:
+    inputs = audit(repo)
+    with (repo.top / "x.dat").open("a+") as file:
+        file.seek(0)
+        file.read()
+    with (repo.top / "y.dat").open("a+") as file:
+        time.sleep(0.03)
+        file.write("a line of a log")
+
+    found = {path: (item.sha256, item.why, item.required) for path, item in inside(inputs).items()}
+
+    assert found == {
+        "x.dat": (sha256("x"), "is ignored by git", True),
+        "y.dat": (None, "is ignored by git, and changed during the run", False),
+    }
+
+
+def test_folders_that_were_there_and_that_the_snapshot_does_not_hold_are_named(
+    repo: Repo, begin: Callable[[], None], tmp_path: Path
+) -> None:
+    for name in ("results/deep", "listed", "never", "src", ".tox/log", "elsewhere"):
+        (repo.top / name).mkdir(parents=True)
+    repo.write("src/a.py", "1")
+    repo.link("link", "elsewhere")
+    begin()
+    inputs = audit(repo)
+    (repo.top / "made").mkdir()
+    for name in ("results/deep", "made", "src", ".tox/log", "link"):
+        (repo.top / name / "x.dat").write_text("1")
+    (tmp_path / "outside").write_text("1")
+    assert not any((repo.top / "listed").iterdir())
+
+    found = inputs.collect({}.__setitem__).folders
+
+    assert found == ("elsewhere", "listed", "results/deep")
+
+
+def test_the_database_of_another_run_of_the_process_is_no_input(repo: Repo) -> None:
+    Inputs(None, settings=Settings(), own=[repo.top / "x.dat"], began=0)
+    inputs = audit(repo)
+    (repo.top / "x.dat").read_text()
 
     assert inside(inputs) == {}
 
@@ -231,7 +324,7 @@ def test_a_nested_repository_has_a_snapshot_of_its_own(repo: Repo, begin: Callab
     assert {path: item.sha256 for path, item in inside(inputs).items()} == {"inner/i.dat": sha256("i")}
 
 
-def test_what_looks_like_a_secret_is_named_without_bytes_and_hash(repo: Repo) -> None:
+def test_what_looks_like_a_secret_is_named_with_a_digest_that_cannot_be_guessed_back(repo: Repo) -> None:
     repo.write(".gitignore", ".env\n")
     (repo.write(".env", "PASSWORD=1234")).touch()
     inputs = audit(repo)
@@ -240,9 +333,47 @@ def test_what_looks_like_a_secret_is_named_without_bytes_and_hash(repo: Repo) ->
     found = inside(inputs)[".env"]
 
     assert (found.sha256, found.stored, found.why) == (None, None, _inputs.SECRET)
+    assert found.sealed is not None
+    assert sha256("PASSWORD=1234") not in found.model_dump_json()
+    assert is_sealed(found.sealed, sha256("PASSWORD=1234"))
+    assert not is_sealed(found.sealed, sha256("PASSWORD=1235"))
+    assert seal(sha256("PASSWORD=1234")) != found.sealed  # the salt is another one
     allowed = audit(repo, allow_secrets=(".env",))
     allowed.declare(repo.top / ".env")
     assert inside(allowed)[".env"].sha256 == sha256("PASSWORD=1234")
+
+
+def test_more_secrets_than_are_sealed_are_named(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_inputs, "SEALED_AT_MOST", 1)
+    inputs = audit(repo)
+    for number in range(2):
+        repo.write(f".env.{number}", str(number)).touch()
+        inputs.declare(repo.top / f".env.{number}")
+
+    found = inside(inputs)
+
+    assert [item.sealed is None for _, item in sorted(found.items())] == [False, True]
+    assert {item.why for item in found.values()} == {_inputs.SECRET}
+
+
+def test_a_module_that_was_left_out_as_a_secret_is_known_when_the_run_starts(
+    repo: Repo, begin: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"TOKEN = 'ghp_{'16C7e42F292c6912E7710c838347Ae178B4a'}'\n"
+    repo.write("helper_with_token.py", "VALUE = 1\n")
+    repo.commit()
+    repo.write("helper_with_token.py", text)
+    begin()
+    module = types.ModuleType("helper_with_token")
+    module.__file__ = str(repo.top / "helper_with_token.py")
+    monkeypatch.setitem(sys.modules, "helper_with_token", module)
+
+    early = audit(repo).collect_ignored_code({}.__setitem__)
+
+    (found,) = [item for item in early if item.path == "helper_with_token.py"]
+    assert (found.sha256, found.stored) == (None, None)
+    assert found.sealed is not None
+    assert is_sealed(found.sealed, sha256(text))
 
 
 def test_what_is_too_much_to_hash_is_named_without_hash(repo: Repo) -> None:
@@ -379,9 +510,11 @@ def test_a_program_with_inputs_of_every_kind(program: tuple[Project, Path, str])
         ("_version.py", "code", "is ignored by git", True),
         ("data/before.txt", "data", "is ignored by git", False),
         ("data/by_c", "declared", "was declared by the program", False),
+        ("data/made.txt", "data", "was written while the process ran, by another one or behind Python's back", False),
         ("late.py", "code", "was edited after the code was captured", True),
     ]
     assert record.not_recorded == ()
+    assert record.folders == ("data",)
     for item in record.inputs:
         place = project.top / item.path
         assert item.sha256 == hashlib.sha256(place.read_bytes()).hexdigest()
@@ -396,14 +529,17 @@ def test_the_user_is_told_once_a_run_with_a_line_for_each_kind(program: tuple[Pr
         line.partition("ResearchlabWarning: ")[2] for line in program[2].splitlines() if "ResearchlabWarning" in line
     ]
 
-    assert [line.partition(":")[0] for line in told[:3]] == [
+    assert [line.partition(":")[0] for line in told[:4]] == [
         "Imported, but not part of the recorded code",
         "Edited after the code was captured, or before and after it was read",
         "Read from outside of the repository, and recorded by hash only",
+        "Read, and then changed or deleted while the run lasted",  # by the second run
     ]
     assert "_version.py" in told[0]
     assert "late.py" in told[1]
     assert "x.npy" in told[2]
+    assert "made.txt" not in "".join(told)
+    assert "early.py" in told[3]
 
 
 @pytest.mark.slow
@@ -415,6 +551,7 @@ def test_each_tracker_of_a_process_has_what_was_read_before_it(program: tuple[Pr
     assert {item.path: item.sha256 is None for item in record.inputs if not item.path.startswith("/")} == {
         "_version.py": False,
         "data/before.txt": False,
+        "data/made.txt": False,
         "early.py": True,
     }
 
@@ -482,3 +619,44 @@ def test_a_compiled_module_of_the_repository_is_code(
     found = inside(audit(repo), kept)
 
     assert [(item.role, kept[item.stored or ""]) for item in found.values()] == [("code", b"\x7fELF")]
+
+
+@pytest.mark.parametrize(
+    ("unchecked", "imported", "written", "stale"),
+    [
+        (False, "rate = 1\n", "rate = 2\n", True),
+        (False, "rate = 1\n", "rate = 1\n", False),
+        (False, "rate = 1\n", "rate = 10\n", False),  # Python compiles it again
+        (True, "rate = 1\n", "rate = 10\n", True),
+    ],
+)
+def test_a_module_that_ran_from_an_old_compiled_file_is_named(
+    repo: Repo,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    unchecked: bool,
+    imported: str,
+    written: str,
+    stale: bool,
+) -> None:
+    source = repo.write("rlab_swept.py", imported)
+    second = int(time.time()) - 60
+    os.utime(source, (second, second))
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH if unchecked else py_compile.PycInvalidationMode.TIMESTAMP
+    compiled = py_compile.compile(str(source), doraise=True, invalidation_mode=mode)
+    os.utime(compiled, ns=(0, second * 10**9 + 10**8))
+    source.write_text(written)
+    os.utime(source, ns=(0, second * 10**9 + 5 * 10**8))
+    monkeypatch.syspath_prepend(str(repo.top))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    importlib.invalidate_caches()
+    rate = importlib.import_module("rlab_swept").rate
+    inputs = audit(repo)
+
+    found = inputs.collect({}.__setitem__)
+    del sys.modules["rlab_swept"]
+
+    assert rate == (1 if stale else eval(written.partition("= ")[2]))
+    named = [item.why for item in found.records if item.path == "rlab_swept.py"]
+    assert named == (["ran from a compiled file that its source does not give"] if stale else [])
+    assert any("Delete the __pycache__ folders" in line for line in found.warnings) == stale

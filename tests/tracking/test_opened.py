@@ -21,7 +21,8 @@ from researchlab.tracking._reading import _opened
 {code}
 top = os.getcwd() + "/"
 names = lambda paths: sorted(path.removeprefix(top) for path in paths if path.startswith(top) and "/prog" not in path)
-print(json.dumps({{"reads": names(_opened.reads()), "outputs": names(_opened.outputs())}}))
+found = {{name: names(getattr(_opened, name)()) for name in ("reads", "outputs", "reads_and_writes", "folders")}}
+print(json.dumps(found))
 """
 
 
@@ -46,6 +47,12 @@ def watched(folder: Path, code: str, *, count: int = 3) -> dict[str, Any]:
         "__import__('pathlib').Path('file1').read_bytes()",
         "__import__('numpy').fromfile('file1', 'u1')",
         "__import__('numpy').memmap('file1', 'u1', 'r')",
+        "open('file1', 'a+')",
+        "os.open('file1', os.O_RDWR | os.O_CREAT)",
+        "__import__('sqlite3').connect('file1')",
+        "__import__('sqlite3').connect(__import__('pathlib').Path('file1'))",
+        "__import__('sqlite3').connect(f'file://{os.getcwd()}/file%31?mode=ro', uri=True)",
+        "os.mkdir('in') or os.open('../file1', os.O_RDONLY, dir_fd=os.open('in', os.O_RDONLY))",
         "os.makedirs('in') or os.chdir('in') or open('../file1') and os.chdir('..')",
         "open('.//file1')",
         "__import__('runpy').run_path('file0') and open('file1')",
@@ -67,6 +74,9 @@ def test_each_way_of_opening_a_file_for_reading_is_seen(tmp_path: Path, opening:
         "open('new', 'x').close()",
         "os.close(os.open('file1', os.O_WRONLY))",
         "__import__('numpy').save('new.npy', 1)",
+        "open('file1', 'w+').close()",
+        "open('new', 'a+').close()",
+        "__import__('sqlite3').connect('new').execute('create table t(a)')",
     ],
 )
 def test_what_is_first_opened_for_writing_is_an_output_also_when_it_is_read_later(tmp_path: Path, opening: str) -> None:
@@ -77,6 +87,71 @@ def test_what_is_first_opened_for_writing_is_an_output_also_when_it_is_read_late
     assert noted["reads"] == ["file0"] if "file1" in opening else ["file0", "file1"]
     assert [name for name in noted["outputs"] if name != "file0"] == [
         "file1" if "file1" in opening else "new.npy" if "npy" in opening else "new"
+    ]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the folder of a descriptor has no name here")
+def test_a_file_below_a_descriptor_is_not_taken_for_one_of_the_same_name(tmp_path: Path) -> None:
+    noted = watched(
+        tmp_path,
+        """
+        os.mkdir("in")
+        os.link("file2", "in/other")
+        folder = os.open("in", os.O_RDONLY)
+        os.open("other", os.O_RDONLY, dir_fd=folder)                # it is in one of them only
+        os.link("file1", "in/file1")
+        os.open("file1", os.O_RDONLY, dir_fd=folder)                # in both: nobody can tell
+        os.open("new", os.O_WRONLY | os.O_CREAT, dir_fd=folder)     # in none
+        """,
+    )
+
+    # A folder that the program made, so that this one is its product.
+    assert (noted["reads"], noted["outputs"]) == ([], ["in/other"])
+
+
+def test_what_is_moved_or_lies_in_a_folder_of_the_program_is_an_output(tmp_path: Path) -> None:
+    noted = watched(
+        tmp_path,
+        """
+        import subprocess, tempfile
+        os.makedirs("made/deep")
+        subprocess.run(["touch", "made/deep/by_child"], check=True)
+        open("made/deep/by_child").close()
+        with tempfile.NamedTemporaryFile(dir=".", delete=False) as file: file.write(b"1")
+        os.replace(file.name, "file0")
+        open("file0").close()
+        os.rename("file1", "found_there")
+        open("found_there").close()
+        """,
+    )
+
+    assert noted["reads"] == ["found_there"]
+    assert [name for name in noted["outputs"] if not name.startswith("tmp")] == ["file0", "made/deep/by_child"]
+
+
+def test_folders_that_are_written_into_or_listed_are_noted_unless_the_program_made_them(tmp_path: Path) -> None:
+    for name in ("written", "listed", "scanned", "entered", "database", "unused", "read"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "read" / "file").touch()
+    noted = watched(
+        tmp_path,
+        """
+        import contextlib, sqlite3
+        open("written/x", "w").close()
+        os.listdir("./listed")
+        list(os.scandir(b"scanned"))
+        os.chdir("entered"); os.chdir("..")
+        sqlite3.connect("database/x")
+        open("read/file").close()
+        with contextlib.suppress(OSError): open("absent/x", "w")
+        os.makedirs("made/deep"); open("made/deep/x", "w").close(); os.listdir("made")
+        with contextlib.suppress(OSError): os.mkdir("written")
+        os.rename("made", "moved"); os.listdir("moved")
+        """,
+    )
+
+    assert [name for name in noted["folders"] if not name.startswith("/")] == [
+        *("database", "entered", "listed", "scanned", "written")
     ]
 
 
@@ -99,7 +174,7 @@ def test_what_is_no_reading_of_a_file_is_not_noted(tmp_path: Path) -> None:
         """,
     )
 
-    assert noted == {"reads": [], "outputs": []}
+    assert noted["reads"] == noted["outputs"] == []
 
 
 def test_a_file_that_could_not_be_made_because_it_is_there_counts_as_read(tmp_path: Path) -> None:
@@ -177,21 +252,30 @@ def test_more_paths_than_a_process_should_remember_are_only_counted(tmp_path: Pa
     assert noted["reads"] == ["file0"]
 
 
-def test_a_protected_file_cannot_be_opened_for_writing_by_whatever_name(tmp_path: Path) -> None:
+def test_a_path_keeps_the_links_behind_its_last_way_up(tmp_path: Path) -> None:
+    noted = watched(
+        tmp_path,
+        """
+        os.makedirs("in/deep"), os.makedirs("elsewhere")
+        os.symlink("in/deep", "link"), os.symlink("../elsewhere", "in/data")
+        open("elsewhere/x", "w").close()
+        open("link/../data/x").close()
+        """,
+    )
+
+    assert [name for name in noted["reads"] if "x" in name] == ["in/data/x"]
+
+
+def test_a_file_that_was_named_from_another_place_is_known_as_that(tmp_path: Path) -> None:
     watched(
         tmp_path,
         """
-        os.symlink("file1", "link")
-        _opened.protect(["file1"])
-        for opening in (lambda: open("link", "w"), lambda: open("file1", "r+"), lambda: os.open("link", os.O_RDWR)):
-            try:
-                opening()
-            except PermissionError as error:
-                assert "original" in str(error)
-            else:
-                raise AssertionError
-        assert open("link").read() == "x"
-        open("file2", "w").close()
+        here = os.getcwd()
+        os.makedirs("in")
+        open("file0").close()
+        open(here + "/in/../file1").close()
+        open(here + "/file2").close()
+        assert [_opened.is_relative(f"{here}/file{number}") for number in range(3)] == [True, True, False]
         """,
     )
 

@@ -16,8 +16,10 @@ from researchlab.tracking._wording import changed_files, printable, some
 if TYPE_CHECKING:
     from researchlab.tracking._checkouts._checkout import CheckedOut
     from researchlab.tracking._restoring._recorded_code import RecordedCode
+    from researchlab.tracking.record import Record
 
 _SHORT = 7
+_NAMED = 20
 
 _One: TypeAlias = Annotated[
     str, typer.Argument(metavar="RUN1", help="Id of a run, or `latest`.", autocompletion=complete_run)
@@ -166,20 +168,23 @@ def diff_runs(
     from researchlab.tracking._restoring._difference import show_difference
     from researchlab.tracking._restoring._recorded_code import RecordedCode
 
-    codes = [RecordedCode.of(find(run, tracking_uri, repo)) for run in (run1, run2)]
+    found = [find(run, tracking_uri, repo) for run in (run1, run2)]
+    codes = [RecordedCode.of(run) for run in found]
+    records = [run.record() for run in found]
     to = None if sys.stdout.isatty() else sys.stdout.buffer
     differ = show_difference(*codes, repo=repo, to=to, paths=paths or ())
+    unknown = [_may_differ(one, other) for one, other in (records, records[::-1])]
     if not differ:
-        typer.echo(
-            f"same code: {codes[0].run_id} and {codes[1].run_id} ran tree {codes[0].snapshot.tree[:12]}", err=True
-        )
-    for code in codes:
+        same = "same code, as far as it was captured" if any(unknown) else "same code"
+        ids = f"{codes[0].run_id} and {codes[1].run_id}"
+        typer.echo(f"{same}: {ids} ran tree {codes[0].snapshot.tree[:12]}", err=True)
+    for code, missing in zip(codes, unknown, strict=True):
         apart = [nested.path for nested in code.snapshot.nested if nested.object_format != code.snapshot.object_format]
         if apart:
             typer.echo(f"not compared, as {code.run_id} has it with another hash function: {some(apart)}", err=True)
-        missing = code.snapshot.missing_everywhere
         if missing:
-            typer.echo(f"not compared, as {code.run_id} did not capture it: {some(missing)}", err=True)
+            text = some(missing, most=_NAMED)
+            typer.echo(f"not compared, as {code.run_id} did not capture it: {text}", err=True)
 
 
 def _left_out(code: RecordedCode, top: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -202,3 +207,25 @@ def _left_out(code: RecordedCode, top: Path) -> tuple[tuple[str, ...], tuple[str
             known = name.encode("utf-8", "surrogateescape") in base
             (stale if known else absent).append(f"{path}/{name}" if path else name)
     return tuple(absent), tuple(stale)
+
+
+def _may_differ(one: Record, other: Record) -> tuple[str, ...]:
+    """Return what the snapshot of one run lacks and another run may have had with other bytes: what ran comes first.
+
+    The same hash is the same file; of what looks like a secret there is none that could be compared.
+    """
+    if one.snapshot is None:
+        return ()
+    ours, theirs = _hashes(one), _hashes(other)
+    missing = [path for path in one.snapshot.missing_everywhere if path not in ours or ours[path] != theirs.get(path)]
+    roles = {item.path: item.role for item in one.inputs}
+    return tuple(sorted(missing, key=lambda path: (roles.get(path) != "code", path not in roles)))
+
+
+def _hashes(record: Record) -> dict[str, str]:
+    snapshot = record.snapshot
+    found = {item.path: item.sha256 for item in record.inputs if item.sha256 is not None}
+    if snapshot is not None:
+        for prefix, part in (("", snapshot), *((f"{inner.path}/", inner) for inner in snapshot.nested)):
+            found |= {prefix + path: file.sha256 for path, file in part.large.items()}
+    return found

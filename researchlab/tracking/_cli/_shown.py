@@ -12,7 +12,7 @@ from researchlab.errors import RecordError
 from researchlab.tracking._cli._listing import process_state
 from researchlab.tracking._tags import TREE_TAG, VERDICT_TAG, VERIFIED_AT_TAG
 from researchlab.tracking._wording import age, changed_files, counted, duration, size, typed_command
-from researchlab.tracking.record import SnapshotRecord
+from researchlab.tracking.record import UNRECORDED_STDIN, SnapshotRecord
 from researchlab.tracking.store import local_path
 
 if TYPE_CHECKING:
@@ -81,7 +81,14 @@ def sections_of(run: TrackedRun, record: Record, *, everything: bool = False) ->
             for nested in record.snapshot.nested
         ]
     sections += [
-        Section("inputs", (*map(_input, record.inputs[:most]), _fact("", *_more(record.inputs, most)))),
+        Section(
+            "inputs",
+            (
+                *map(_input, record.inputs[:most]),
+                _fact("", *_more(record.inputs, most)),
+                _fact("folders", *_shortened([f"{folder}/" for folder in record.folders], most)),
+            ),
+        ),
         _environment(record, everything=everything),
         _computed(run, record, most),
         Section("not recorded", tuple(Fact("", (text,), BAD) for text in record.not_recorded)),
@@ -136,6 +143,7 @@ def _command(record: Record) -> Section:
             _fact("typed", typed_command(command)),
             _fact("started in", command.folder),
             _fact("imports from", ", ".join(command.source_roots)),
+            _fact("stdin", f"{command.stdin}, not recorded" if command.stdin in UNRECORDED_STDIN else None),
         ),
     )
 
@@ -178,7 +186,8 @@ def _repository(state: RepositoryRecord, most: int | None) -> tuple[Fact, ...]:
 
 
 def _input(item: InputRecord) -> Fact:
-    digest = f"sha256 {item.sha256[:_SHORT]}" if item.sha256 is not None else "bytes not known"
+    unknown = "bytes not known" if item.sealed is None else "sealed digest"
+    digest = f"sha256 {item.sha256[:_SHORT]}" if item.sha256 is not None else unknown
     stored = f"stored as {item.stored}" if item.stored is not None else "not stored"
     return Fact(item.role, (item.path, f"  {item.why}; {size(item.size)}, {digest}, {stored}"))
 

@@ -73,6 +73,8 @@ def _problems(record: Record, members: AbstractSet[str]) -> Iterator[str]:
     """Yield what is wrong, in half sentences whose subject is the record."""
     yield from _command_problems(record.command)
     yield from _variable_problems(record.environment.variables)
+    for folder in record.folders:
+        yield from _path_problems("folders", folder)
     for number, item in enumerate(record.inputs):
         yield from _input_problems(f"inputs.{number}", item, members)
     snapshot = record.snapshot

@@ -10,24 +10,27 @@ import contextlib
 import hashlib
 import importlib.machinery
 import os
-import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from researchlab.errors import InputError
 from researchlab.tracking._capture._secrets import secret_reason
 from researchlab.tracking._reading import _opened, _origins
+from researchlab.tracking._reading._bytecode import stale_modules
+from researchlab.tracking._reading._declared import declared_files
 from researchlab.tracking._reading._digests import digest_all
 from researchlab.tracking._reading._places import Place, SnapshotTree
-from researchlab.tracking._wording import some
-from researchlab.tracking.record import RECORD_FOLDER, InputRecord
+from researchlab.tracking._reading._sealed import seal
+from researchlab.tracking._reading._told import warnings_of
+from researchlab.tracking.record import CHANGED, RECORD_FOLDER, SECRET, STALE, InputRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from researchlab.tracking._reading._digests import Digest
     from researchlab.tracking._reading._opened import Signature
+    from researchlab.tracking.record import SealedRecord
     from researchlab.tracking.settings import Settings
     from researchlab.tracking.snapshot import Snapshot
 
@@ -38,15 +41,17 @@ HASHED_AT_MOST = 16 << 30
 HASHED_WHEN_KILLED = 256 << 20
 """The same for a run that was told to stop: whoever sent SIGTERM may not wait for long."""
 RECORDED_AT_MOST = 10_000
-"""Inputs that are named in a record."""
-
-SECRET = "looks like a secret, so that neither its bytes nor its hash are kept"  # noqa: S105 (no password)
-UNKNOWN_AFTER_CHANGE = "changed during the run"
+"""Inputs, and as many folders, that are named in a record."""
+SEALED_AT_MOST = 100
+"""Files that look like secrets whose digest is sealed; each takes about 50 ms."""
 
 _SHA256 = 64
 # File systems stamp with the time of the last timer tick.
 _TICK_NS = 20 * 10**6
 _SUFFIXES = tuple(importlib.machinery.all_suffixes())
+
+#: Files of the stores that runs of this process went to: what MLflow keeps in its database is no input of the next run.
+_stores: set[str] = set()
 
 
 class _Candidate(NamedTuple):
@@ -54,6 +59,8 @@ class _Candidate(NamedTuple):
     role: Role
     seen: Signature | None
     was_opened_before: bool | None  # None: after the capture; else whether it was still the same when captured
+    is_relative: bool = False  # whether the program named it from another place
+    is_late: bool = False  # written while the process ran, and not seen to be written by it
 
 
 @dataclass(frozen=True)
@@ -62,11 +69,13 @@ class Collected:
 
     Attributes:
         records: What the record says of them, sorted by path.
+        folders: Folders that the run used and the snapshot does not hold, relative to the root.
         warnings: What the user should know, a line for each kind.
         problems: What could not be recorded.
     """
 
     records: tuple[InputRecord, ...]
+    folders: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
 
@@ -95,12 +104,13 @@ class Inputs:
         """
         self._tree = SnapshotTree(captured) if captured is not None else None
         self._settings = settings
-        self._own = tuple(os.path.realpath(path) for path in own)
+        _stores.update(os.path.realpath(path) for path in own)
         self._began = began
         self._is_program_outside = is_program_outside
         self._declared: dict[str, InputRecord] = {}
         self._early: dict[str, InputRecord] = {}
         self._kept: set[str] = set()
+        self._sealed: dict[str, SealedRecord] = {}
         _opened.note_modules()
         self._unchanged = (
             {path: _opened.signature(path) == seen for path, seen in _opened.reads().items()} if self._tree else {}
@@ -120,7 +130,10 @@ class Inputs:
             message = f"The input '{name}' is git's own, which no record holds. Declare files of the work tree."
             raise InputError(message)
         files = declared_files(name)
-        candidates = [_Candidate(self._place(file), "declared", _opened.signature(file), None) for file in files]
+        is_relative = _opened.has_way_up(os.fspath(path))
+        candidates = [
+            _Candidate(self._place(file), "declared", _opened.signature(file), None, is_relative) for file in files
+        ]
         digests = _digests(candidates)
         for candidate in candidates:
             place = candidate.place
@@ -148,11 +161,12 @@ class Inputs:
         found = [] if self._tree is None else self._candidates()
         records, problems = self._judge(found, keep, limit=limit)
         for path, early in self._early.items():
-            if path in records and records[path].sha256 is None and records[path].why != SECRET:
+            if path in records and records[path].sha256 is None and records[path].sealed is None:
                 records[path] = early
         for path, record in self._declared.items():
             known = records.get(path)
             records[path] = record if known is None or known.stored is None else known
+        records.update(self._stale())
         if _opened.unnoted():
             problems.append(
                 f"More than {_opened.MOST_PATHS} files were opened; those that came after are not among the inputs."
@@ -163,10 +177,10 @@ class Inputs:
             chosen = chosen[:RECORDED_AT_MOST]
         chosen.sort(key=lambda record: record.path)
         told = [record for record in chosen if not (self._is_program_outside and record.path.startswith("/"))]
-        return Collected(tuple(chosen), tuple(_warnings(told)), tuple(problems))
+        return Collected(tuple(chosen), self._folders(problems), tuple(warnings_of(told)), tuple(problems))
 
     def collect_ignored_code(self, keep: Callable[[str, bytes], None]) -> tuple[InputRecord, ...]:
-        """Return the modules imported so far that the snapshot does not hold at all: a run may be killed at any time.
+        """Return the modules imported so far that the snapshot does not hold: a run may be killed at any time.
 
         Args:
             keep: Stores an artifact.
@@ -174,9 +188,32 @@ class Inputs:
         if self._tree is None:
             return ()
         with contextlib.suppress(Exception):  # what fails will be said when the run ends: it goes first
-            found = [item for item in self._candidates(data=False) if item.place.inside and item.place.entry is None]
+            code = [item for item in self._candidates(data=False) if item.place.inside]
+            found = [item for item in code if item.place.entry is None or item.place.left_out is not None]
             self._early = self._judge(found, keep, limit=0)[0]
         return tuple(self._early.values())
+
+    def _stale(self) -> dict[str, InputRecord]:
+        """Return the modules of the work tree that ran from compiled code which their source does not give."""
+        tree = self._tree
+        if tree is None:
+            return {}
+        places = [tree.place(path) for path in stale_modules(lambda path: tree.place(path).inside is not None)]
+        names = [_text(place.inside) for place in places if place.inside is not None and not self._is_none_of_it(place)]
+        return {name: InputRecord(path=name, role="code", why=STALE, sha256=None, size=0) for name in names}
+
+    def _folders(self, problems: list[str]) -> tuple[str, ...]:
+        tree = self._tree
+        if tree is None:
+            return ()
+        found = [
+            _text(folder)
+            for folder in tree.without_files(_opened.folders())
+            if not self._is_none_of_it(tree.place(f"{tree.top}/{folder}/file"))
+        ]
+        if len(found) > RECORDED_AT_MOST:
+            problems.append(f"{len(found) - RECORDED_AT_MOST} further folders that the run used are not named.")
+        return tuple(found[:RECORDED_AT_MOST])
 
     def _candidates(self, *, data: bool = True) -> list[_Candidate]:
         reads, outputs = _opened.reads(), _opened.outputs()
@@ -196,19 +233,22 @@ class Inputs:
             if place.path in outputs or self._is_none_of_it(place):
                 continue
             seen = reads.get(path)
-            if self._is_product(place, role, seen):
-                continue
-            candidate = _Candidate(place, role, seen, self._unchanged.get(path))
+            is_late = self._is_late(place, role, seen)
+            if is_late and _opened.signature(place.path) is None:
+                continue  # came and went: a temporary file of another process
+            is_relative = _opened.is_relative(path)
+            candidate = _Candidate(place, role, seen, self._unchanged.get(path), is_relative, is_late)
             if place.path not in found or role == "code":
                 found[place.path] = candidate
         return list(found.values())
 
-    def _is_product(self, place: Place, role: Role, seen: Signature | None) -> bool:
-        """Return whether a file came to be while this process ran: a subprocess or a C library made it, or a rename.
+    def _is_late(self, place: Place, role: Role, seen: Signature | None) -> bool:
+        """Return whether a file was written while this process ran, which was not seen writing it.
 
-        Not since the process started: the system gives a shell's start to the program that it becomes with `exec`, as
-        it does with the last command of a line, and what the earlier commands made is an input. Of code in the work
-        tree nothing is taken for granted.
+        A process that it started may have made it, or a C library, and then it is a product of the run; or somebody
+        else. Not since the process started: the system gives a shell's start to the program that it becomes with
+        `exec`, as it does with the last command of a line, and what the earlier commands made is an input. Of code in
+        the work tree nothing is taken for granted.
         """
         if place.entry is not None or seen is None or (role == "code" and place.inside is not None):
             return False
@@ -223,7 +263,7 @@ class Inputs:
         return _origins.is_foreign(place.path)
 
     def _is_own(self, path: str) -> bool:
-        return any(path == own or path.startswith(own + "/") for own in self._own)
+        return any(path == own or path.startswith(own + "/") for own in _stores)
 
     def _judge(
         self, candidates: Iterable[_Candidate], keep: Callable[[str, bytes], None], *, limit: int
@@ -265,9 +305,13 @@ class Inputs:
 
     def _why_unknown(self, candidate: _Candidate) -> str:
         if candidate.place.entry is None:
-            return UNKNOWN_AFTER_CHANGE
+            return f"{self._why(candidate)}, and {CHANGED}" if self._is_doubtful(candidate) else CHANGED
         when = "before" if candidate.was_opened_before is not None else "after"
-        return f"was edited {when} the code was captured, and {UNKNOWN_AFTER_CHANGE}"
+        return f"was edited {when} the code was captured, and {CHANGED}"
+
+    def _is_doubtful(self, candidate: _Candidate) -> bool:
+        """Return whether a file, or what changed it, may be the run's own doing, so that it needs no such file."""
+        return candidate.is_late or candidate.place.path in _opened.reads_and_writes()
 
     def _record(self, candidate: _Candidate, digest: Digest | None, why: str | None) -> InputRecord | None:
         """Return what is to be said of a file, or None where the snapshot holds it as it was."""
@@ -276,14 +320,34 @@ class Inputs:
         if digest is not None and place.entry is not None and place.entry[1] == digest.oid:
             return None
         name = _text(place.inside) if place.inside is not None else place.path
-        sha256 = digest.sha256 if digest is not None else None
+        sha256, sealed = digest.sha256 if digest is not None else None, None
         is_left_out_secret = place.left_out is not None and place.left_out.startswith("looks like a secret")
         if is_left_out_secret or secret_reason(os.fsencode(name), None, allow=self._settings.allow_secrets):
-            sha256, why = None, SECRET
-        return InputRecord(path=name, role=candidate.role, why=why or self._why(candidate), sha256=sha256, size=size)
+            sealed = self._seal(sha256)
+            sha256, why = None, why if sha256 is None else SECRET
+        return InputRecord(
+            path=name,
+            role=candidate.role,
+            why=why or self._why(candidate),
+            sha256=sha256,
+            size=size,
+            sealed=sealed,
+            relative=place.inside is None and candidate.is_relative,
+            # Opened to be read and written, and not changed: nothing but read.
+            required=not (candidate.is_late or (digest is None and self._is_doubtful(candidate))),
+        )
+
+    def _seal(self, sha256: str | None) -> SealedRecord | None:
+        if sha256 is None or (sha256 not in self._sealed and len(self._sealed) >= SEALED_AT_MOST):
+            return None
+        if sha256 not in self._sealed:
+            self._sealed[sha256] = seal(sha256)
+        return self._sealed[sha256]
 
     def _why(self, candidate: _Candidate) -> str:
         place = candidate.place
+        if candidate.is_late:
+            return "was written while the process ran, by another one or behind Python's back"
         if place.inside is None:
             return "lies outside of the repository"
         if place.left_out is not None:
@@ -311,9 +375,9 @@ class Inputs:
         with open(candidate.place.path, "rb") as file:  # noqa: PTH123
             data = file.read(record.size + 1)
         if hashlib.sha256(data).hexdigest() != record.sha256:
-            return record.model_copy(update={"sha256": None, "why": f"{record.why}, and {UNKNOWN_AFTER_CHANGE}"})
+            return record.model_copy(update={"sha256": None, "why": f"{record.why}, and {CHANGED}"})
         if secret_reason(os.fsencode(record.path), data, allow=self._settings.allow_secrets) is not None:
-            return record.model_copy(update={"sha256": None, "why": SECRET})
+            return record.model_copy(update={"sha256": None, "why": SECRET, "sealed": self._seal(record.sha256)})
         name = f"{RECORD_FOLDER}/inputs/{record.sha256}"
         if name not in self._kept:
             keep(name, data)
@@ -322,71 +386,6 @@ class Inputs:
 
     def _place(self, path: str) -> Place:
         return self._tree.place(path) if self._tree is not None else Place(path, None)
-
-
-def declared_files(path: str) -> list[str]:
-    """Return the regular files that a declared input consists of.
-
-    Args:
-        path: A file or a folder; symlinks are followed, each folder once.
-
-    Raises:
-        InputError: It is not there, is no regular file, or cannot be listed.
-    """
-    try:
-        status = os.stat(path)  # noqa: PTH116
-        if stat.S_ISREG(status.st_mode):
-            return [path]
-        if stat.S_ISDIR(status.st_mode):
-            return sorted(_files_below(path))
-    except (OSError, ValueError) as error:
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        message = f"The input '{path}' cannot be read: {said}. Name a file or a folder that is there."
-        raise InputError(message) from error
-    message = f"The input '{path}' is neither a file nor a folder."
-    raise InputError(message)
-
-
-def _files_below(top: str) -> Iterator[str]:
-    seen: set[str] = set()
-    pending = [top]
-    while pending:
-        folder = pending.pop()
-        real = os.path.realpath(folder)
-        if real in seen:
-            continue
-        seen.add(real)
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name == ".git":
-                    continue
-                if entry.is_dir():
-                    pending.append(entry.path)
-                elif entry.is_file():
-                    yield entry.path
-
-
-def _warnings(records: Sequence[InputRecord]) -> Iterator[str]:
-    code = [record for record in records if record.role == "code"]
-    edited = [record.path for record in records if "was edited" in record.why]
-    outside = [record.path for record in records if record.path.startswith("/") and record.role != "declared"]
-    apart = {*edited, *outside}
-    ignored = [record.path for record in code if record.path not in apart]
-    if ignored:
-        kept = {record.path for record in code if record.stored is not None}
-        lost = [path for path in ignored if path not in kept]
-        tail = "their bytes are kept with the run" if not lost else f"the bytes of {some(lost)} are not kept"
-        yield f"Imported, but not part of the recorded code: {some(ignored)}; {tail}."
-    if edited:
-        yield (
-            f"Edited after the code was captured, or before and after it was read: {some(edited)}. "
-            "What ran is not exactly the snapshot; the record of the run says more."
-        )
-    if outside:
-        yield (
-            f"Read from outside of the repository, and recorded by hash only: {some(outside)}. "
-            "A re-execution needs the same files there."
-        )
 
 
 def _within(candidates: Iterable[_Candidate], limit: int) -> tuple[list[_Candidate], list[_Candidate]]:

@@ -71,7 +71,7 @@ def is_foreign(path: str) -> bool:
         return True
     if any(_is_below(path, folder) for folder in _SYSTEM) and not any(_is_below(path, data) for data in _NOT_SYSTEM):
         return True
-    return any(_is_below(path, folder) for folder in _jax_caches()) or _is_tool_at_home(path)
+    return any(_is_below(path, folder) for folder in jax_caches()) or _is_tool_at_home(path)
 
 
 def _is_tool_at_home(path: str) -> bool:
@@ -88,7 +88,8 @@ def _is_tool_at_home(path: str) -> bool:
     return first.startswith(".") and first not in _DATA_AT_HOME
 
 
-def _jax_caches() -> tuple[str, ...]:
+def jax_caches() -> tuple[str, ...]:
+    """Return the folders that jax keeps compiled programs in."""
     # Asked of a loaded jax, because a program may set it there.
     config = getattr(sys.modules.get("jax"), "config", None)
     folders = (getattr(config, "jax_compilation_cache_dir", None), os.environ.get("JAX_COMPILATION_CACHE_DIR"))

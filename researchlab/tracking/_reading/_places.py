@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from researchlab.tracking._capture._worktree import SYMLINK
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from researchlab.tracking._git import Entry
     from researchlab.tracking.snapshot import Snapshot
@@ -59,6 +59,21 @@ class SnapshotTree:
                 return self._describe(inside)
             path = target
         return Place(path, None)
+
+    def without_files(self, folders: Iterable[str]) -> tuple[str, ...]:
+        """Return those folders in the work tree that the snapshot holds no file below, relative to its root, sorted."""
+        places = [self.place(folder) for folder in folders]
+        inside = {os.fsencode(place.inside) for place in places if place.inside is not None and place.entry is None}
+        if not inside:
+            return ()
+        held: set[bytes] = set()
+        for prefix, entries, _ in self._parts:
+            for path in entries:
+                folder = (prefix + path).rpartition(b"/")[0]
+                while folder not in held:
+                    held.add(folder)
+                    folder = folder.rpartition(b"/")[0]
+        return tuple(sorted(os.fsdecode(folder) for folder in inside - held))
 
     def _describe(self, inside: str) -> Place:
         place = f"{self.top}/{inside}"
