@@ -75,7 +75,7 @@ def refuse_existing(branch: str, code: RecordedCode, repository: Repository, *, 
     else:
         go = f"git switch {branch}"
         if worktree is not None:
-            go = f"{here} worktree add {shlex.quote(str(worktree.absolute()))} {branch}"
+            go = f"{here} worktree add {shlex.quote(str(worktree.resolve()))} {branch}"
         advice = (
             f"To go on there: {go}\nThe edits of the run are where you left them: `git stash list` has those that the "
             "printed way back put aside."
