@@ -297,7 +297,7 @@ class Record(_Document):
     command: CommandRecord
     environment: EnvironmentRecord
     inputs: tuple[InputRecord, ...] = ()
-    folders: tuple[str, ...] = ()
+    folders: tuple[NativeText, ...] = ()
     result: ResultRecord | None = None
     volatile: tuple[str, ...] = ()
     not_recorded: tuple[str, ...] = ()
