@@ -73,6 +73,7 @@ def guard(asked: Mapping[str, Any]) -> None:
     Args:
         asked: The fields of a ``Request``.
     """
+    _opened.stop()
     watch = _Guard(asked)
 
     def hook(event: str, args: tuple[Any, ...]) -> None:

@@ -65,7 +65,8 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Project:
     make = "import numpy as np, sys; np.save(sys.argv[1], np.arange(3))"
     subprocess.run([sys.executable, "-c", make, outside / "x.npy"], check=True)
     time.sleep(0.03)
-    project.python("run.py", outside / "x.npy", env={"PYTHONPATH": str(outside)})
+    search = os.pathsep.join(filter(None, [str(outside), os.environ.get("PYTHONPATH")]))
+    project.python("run.py", outside / "x.npy", env={"PYTHONPATH": search})
     return project
 
 
@@ -75,7 +76,7 @@ def ran(original: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
     folder = original.top.parent
     kept = tmp_path / "kept"
     shutil.copytree(folder, kept, symlinks=True)
-    monkeypatch.setenv("PYTHONPATH", str(folder / "outside"))
+    monkeypatch.setenv("PYTHONPATH", str(folder / "outside"), prepend=os.pathsep)
     yield original
     for path in folder.iterdir():
         shutil.rmtree(path)

@@ -177,6 +177,18 @@ def test_what_changes_nothing_or_is_elsewhere_is_allowed(checkout: Path) -> None
     assert touched == Touched()
 
 
+def test_what_a_re_execution_opens_is_not_noted_as_input(checkout: Path) -> None:
+    guarded(
+        checkout,
+        """
+        from researchlab.tracking._reading import _opened
+        _opened.install()
+        open("input.csv")
+        assert not any("input.csv" in path for path in _opened.reads())
+        """,
+    )
+
+
 def test_two_processes_tell_in_one_file(checkout: Path) -> None:
     touched = guarded(
         checkout,

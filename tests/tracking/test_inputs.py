@@ -495,7 +495,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, Path, st
     make = "import numpy as np, sys; np.save(sys.argv[1], np.arange(3))"
     subprocess.run([sys.executable, "-c", make, outside / "x.npy"], check=True)
     time.sleep(0.03)
-    done = project.python("run.py", outside / "x.npy", env={"PYTHONPATH": str(outside)})
+    search = os.pathsep.join(filter(None, [str(outside), os.environ.get("PYTHONPATH")]))
+    done = project.python("run.py", outside / "x.npy", env={"PYTHONPATH": search})
     return project, outside, done.stderr
 
 

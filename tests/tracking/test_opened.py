@@ -253,15 +253,13 @@ def test_more_paths_than_a_process_should_remember_are_only_counted(tmp_path: Pa
 
 
 def test_a_path_keeps_the_links_behind_its_last_way_up(tmp_path: Path) -> None:
-    noted = watched(
-        tmp_path,
-        """
-        os.makedirs("in/deep"), os.makedirs("elsewhere")
-        os.symlink("in/deep", "link"), os.symlink("../elsewhere", "in/data")
-        open("elsewhere/x", "w").close()
-        open("link/../data/x").close()
-        """,
-    )
+    for folder in ("in/deep", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "link").symlink_to("in/deep")
+    (tmp_path / "in" / "data").symlink_to("../elsewhere")
+    (tmp_path / "elsewhere" / "x").write_text("")
+
+    noted = watched(tmp_path, "open('link/../data/x').close()")
 
     assert [name for name in noted["reads"] if "x" in name] == ["in/data/x"]
 
