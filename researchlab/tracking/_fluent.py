@@ -51,7 +51,28 @@ class _Settings:
 
 # The settings are the process's, so that runs of several threads, or runs that end in an odd order, share them.
 _lock = threading.Lock()
-_started: list[FluentRun] = []
+_turns: list[_Turn] = []
+
+
+class _Turn:
+    """What the settings were before a run changed them, in the order in which the runs found them."""
+
+    def __init__(self) -> None:
+        with _lock:
+            self._before = _Settings.read()
+            _turns.append(self)
+
+    def end(self) -> None:
+        """Put the settings back, or leave that to the run that found what this one had set."""
+        with _lock:
+            if self not in _turns:
+                return
+            position = _turns.index(self)
+            _turns.remove(self)
+            if position < len(_turns):
+                _turns[position]._before = self._before  # noqa: SLF001 (it outlives this one and puts things back)
+            else:
+                self._before.write()
 
 
 class FluentRun:
@@ -61,14 +82,12 @@ class FluentRun:
         run: The run.
     """
 
-    def __init__(self, run: mlflow.ActiveRun, *, tracking_uri: str, before: _Settings, outer: frozenset[str]) -> None:
+    def __init__(self, run: mlflow.ActiveRun, *, tracking_uri: str, turn: _Turn, outer: frozenset[str]) -> None:
         self.run = run
         self._tracking_uri = tracking_uri
-        self._before = before
+        self._turn = turn
         self._outer = outer
         self._thread = threading.get_ident()
-        with _lock:
-            _started.append(self)
 
     @classmethod
     def start(cls, *, tracking_uri: str, experiment_id: str, run_name: str, tags: Mapping[str, str]) -> FluentRun:
@@ -89,17 +108,17 @@ class FluentRun:
         with quiet_mlflow():
             import mlflow
 
-            before = _Settings.read()
             outer = frozenset(_id(run) for run in _active_runs())
+            turn = _Turn()
             try:
                 os.environ.pop("MLFLOW_RUN_ID", None)  # MLflow would go on with that run instead of starting ours
                 mlflow.set_tracking_uri(tracking_uri)
                 mlflow.set_experiment(experiment_id=experiment_id)
                 run = mlflow.start_run(run_name=run_name, nested=bool(outer), tags=dict(tags))
             except BaseException:
-                before.write()
+                turn.end()
                 raise
-        return cls(run, tracking_uri=tracking_uri, before=before, outer=outer)
+        return cls(run, tracking_uri=tracking_uri, turn=turn, outer=outer)
 
     def end(self, status: str) -> None:
         """End the run, and what was started inside it and left open; MLflow's settings are then as they were.
@@ -136,15 +155,7 @@ class FluentRun:
         stack = _active_runs()
         while stack and self._is_inner(stack[-1]):
             stack.pop()
-        with _lock:
-            if self not in _started:
-                return
-            position = _started.index(self)
-            _started.remove(self)
-            if position < len(_started):
-                _started[position]._before = self._before  # noqa: SLF001 (it outlives this one and puts things back)
-            else:
-                self._before.write()
+        self._turn.end()
 
     def _is_inner(self, run: mlflow.ActiveRun | None) -> bool:
         return run is not None and threading.get_ident() == self._thread and _id(run) not in self._outer

@@ -135,7 +135,7 @@ def test_a_branch_whose_commits_are_with_the_run_is_deleted_with_force(
         else "and stored with the run"
     )
     assert f"rlab delete {RUN} --force (" in message
-    assert why[branch] in message
+    assert why in message
     assert rlab("delete", RUN, "--force").exit_code == 0
     removal = rlab("restore", RUN, "--worktree", str(tmp_path / "tree")).stdout.partition("To remove it: ")[2]
     first, _, second = removal.strip().partition(" && ")

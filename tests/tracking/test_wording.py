@@ -77,9 +77,9 @@ def test_what_was_started_in_a_word_or_two(kind: str, target: str | None, script
 def test_changed_files_of_all_repositories_are_counted_apart() -> None:
     def text(own: int, inside: int) -> str:
         nested = NestedRecord(
-            path="lib", is_submodule=False, base_commit=None, tree="b", changed=("x",) * inside, left_out={}
+            path="lib", is_submodule=False, base_commit=None, tree="b" * 40, changed=("x",) * inside, left_out={}
         )
-        snapshot = SnapshotRecord(base_commit=None, tree="a", repository="/", changed=("z",) * own, nested=(nested,))
+        snapshot = SnapshotRecord(base_commit=None, tree="a" * 40, repository="/", changed=("z",) * own, nested=(nested,))
         return changed_files(snapshot, "changed file")
 
     assert text(10, 4) == "10 changed files and 4 in repositories inside"
@@ -89,10 +89,10 @@ def test_changed_files_of_all_repositories_are_counted_apart() -> None:
 
 
 def test_tags_are_short_can_be_stored_and_count_nested_and_left_out_files() -> None:
-    inner = NestedRecord(path="lib", is_submodule=False, base_commit=None, tree="b", changed=("x", "y"))
-    left_out = {".env": "looks like a secret", "mlflow.db": STORE_FILE, "mlruns": "excluded by the caller"}
+    inner = NestedRecord(path="lib", is_submodule=False, base_commit=None, tree="b" * 40, changed=("x", "y"))
+    left_out = {".env": "looks like a secret", "mlflow.db": STORE_FILE, "mlruns": STORE_FILE}
     snapshot = SnapshotRecord(
-        base_commit=None, tree="a", repository="/", changed=("z",), left_out=left_out, nested=(inner,)
+        base_commit=None, tree="a" * 40, repository="/", changed=("z",), left_out=left_out, nested=(inner,)
     )
     command = CommandRecord(kind="script", target="caf\udce9" + "x" * 9000, folder="/")
     tags = start_tags("run", command, snapshot, process=("my host", 12))
