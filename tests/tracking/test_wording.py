@@ -79,7 +79,9 @@ def test_changed_files_of_all_repositories_are_counted_apart() -> None:
         nested = NestedRecord(
             path="lib", is_submodule=False, base_commit=None, tree="b" * 40, changed=("x",) * inside, left_out={}
         )
-        snapshot = SnapshotRecord(base_commit=None, tree="a" * 40, repository="/", changed=("z",) * own, nested=(nested,))
+        snapshot = SnapshotRecord(
+            base_commit=None, tree="a" * 40, repository="/", changed=("z",) * own, nested=(nested,)
+        )
         return changed_files(snapshot, "changed file")
 
     assert text(10, 4) == "10 changed files and 4 in repositories inside"
