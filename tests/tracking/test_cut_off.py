@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["checkout"]  # a fixture
 
+pytestmark = pytest.mark.slow
+
 
 def killed(repo: Repo, *args: str, after: int) -> None:
     """Start `rlab restore` and kill it outright when it has written so many files."""

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from helpers.tracked_runs import RunStore
 
+pytestmark = pytest.mark.slow
+
 
 def everything(top: Path) -> dict[bytes, tuple[str, bytes]]:
     """Everything in the work tree, the repositories inside included, their git folders not."""

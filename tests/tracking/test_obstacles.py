@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["checkout"]  # a fixture
 
+pytestmark = pytest.mark.slow
+
 
 def typed(command: str, folder: Path) -> None:
     """Type a printed command."""
