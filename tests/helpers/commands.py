@@ -37,7 +37,8 @@ def refusal(*args: str) -> str:
 def on_a_terminal(*args: str, **environ: str) -> tuple[int, bytes]:
     """Start `rlab` on a terminal of its own; return its exit code and what the terminal got."""
     mine, theirs = pty.openpty()
-    variables: dict[str, Any] = {**os.environ, "TERM": "xterm", "COLUMNS": "200", **environ}
+    inherited = {name: value for name, value in os.environ.items() if name != "NO_COLOR"}
+    variables: dict[str, Any] = {**inherited, "TERM": "xterm", "COLUMNS": "200", **environ}
     process = subprocess.Popen([RLAB, *args], stdout=theirs, env=variables)
     os.close(theirs)
     output = b""
