@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["checkout"]  # a fixture
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_work_tree_of_its_own_leaves_the_checkout_alone(
     repo: Repo, store: RunStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

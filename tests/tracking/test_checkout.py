@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["checkout"]  # a fixture
 
+pytestmark = pytest.mark.slow
+
 
 def test_restore_brings_the_checkout_of_the_run_back(repo: Repo, store: RunStore) -> None:
     base = repo.git("rev-parse", "HEAD")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from helpers.tracked_runs import RunStore
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
