@@ -70,7 +70,7 @@ class CodeState:
             store: The store that the run goes to.
             audited: Whether what the program imports and reads is compared with the snapshot.
         """
-        from researchlab.tracking.snapshot import capture
+        from researchlab.tracking.snapshot import capture_repository
 
         if self.repository is None:
             for problem in self.problems:
@@ -81,7 +81,7 @@ class CodeState:
         settings = read_settings(top)
         began = time.time_ns()
         try:
-            captured = capture(top, exclude=own, settings=settings)
+            captured = capture_repository(self.repository, exclude=own, settings=settings)
         except (GitError, OSError) as error:
             problem = f"The code was not recorded: {error}"
             warn(problem)

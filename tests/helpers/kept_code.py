@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from researchlab.tracking import command
 from researchlab.tracking._code import CodeState, to_record
 from researchlab.tracking._files import RunFiles
+from researchlab.tracking._restoring._parts import RepositoryCode
 from researchlab.tracking.runs import find_run
 from researchlab.tracking.snapshot import capture
 from researchlab.tracking.store import default_files, local_path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from helpers.repos import Repo
     from helpers.tracked_runs import RunStore
+
+    from researchlab.tracking.snapshot import Snapshot
 
 
 def add_submodule(repo: Repo, library: Repo, path: str) -> None:
@@ -54,3 +57,20 @@ def track_whole(store: RunStore, run_id: str, top: Path, *, bundle: bool = True)
     document = json.loads(path.read_text())
     path.write_text(json.dumps(document | {"snapshot": kept.model_dump()}))
     return folder
+
+
+def parts_of(snapshot: Snapshot) -> tuple[RepositoryCode, ...]:
+    """Return the repositories inside the work tree of a snapshot as code that can be restored."""
+    return tuple(
+        RepositoryCode(
+            base_commit=nested.snapshot.base_commit,
+            tree=nested.snapshot.tree,
+            patch=nested.snapshot.patch,
+            object_format=nested.snapshot.repository.object_format,
+            branch=nested.snapshot.repository.branch,
+            remotes=nested.snapshot.repository.remotes,
+            path=nested.path,
+            is_submodule=nested.is_submodule,
+        )
+        for nested in snapshot.nested
+    )

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, NoReturn, TypeAlias
 
 import pytest
+from helpers.kept_code import parts_of
 
-from researchlab.tracking._restoring._parts import parts_of
 from researchlab.tracking.restore import restore
 from researchlab.tracking.settings import Settings
 from researchlab.tracking.snapshot import capture

@@ -8,12 +8,12 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from helpers.kept_code import add_submodule, track_whole
+from helpers.kept_code import add_submodule, parts_of, track_whole
 from helpers.repos import Repo, contents, footprint, isolated_git, make_repo
 
 from researchlab.errors import MissingPatchError, RestoreError
 from researchlab.tracking import _git
-from researchlab.tracking._restoring._parts import RepositoryCode, parts_of
+from researchlab.tracking._restoring._parts import RepositoryCode
 from researchlab.tracking._restoring._recorded_code import RecordedCode
 from researchlab.tracking.restore import build, restore, restore_parts
 from researchlab.tracking.runs import find_run

@@ -199,18 +199,11 @@ def secret_reasons(files: Sequence[tuple[bytes, bytes | None]], *, allow: Sequen
         Path -> half sentence, for those that should stay out.
     """
     found = {path: what for path, _ in files if (what := _by_name(path)) is not None}
-    joined = (
-        b"\n".join([data for _, data in files if data is not None])
-        if len(files) > 1
-        else files[0][1]
-        if files
-        else None
-    )
-    likely = [(word, rule) for word, rule in _BY_WORD if word in joined] if joined is not None else []
-    if likely:
-        for path, data in files:
-            if path not in found and data is not None and (what := _by_content(data, likely)) is not None:
-                found[path] = what
+    joined = b"\n".join([data for _, data in files if data is not None])
+    likely = [(word, rule) for word, rule in _BY_WORD if word in joined]
+    for path, data in files if likely else ():
+        if path not in found and data is not None and (what := _by_content(data, likely)) is not None:
+            found[path] = what
     return {
         path: f"looks like a secret ({what}); allow it with allow-secrets in [tool.researchlab]"
         for path, what in found.items()

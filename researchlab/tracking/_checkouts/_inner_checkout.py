@@ -23,16 +23,6 @@ if TYPE_CHECKING:
     from researchlab.tracking._git import Repository
     from researchlab.tracking._restoring._parts import RepositoryCode
 
-_FETCH = (
-    *("-c", "protocol.version=2"),
-    "fetch",
-    "--quiet",
-    "--no-tags",
-    "--no-write-fetch-head",
-    "--no-recurse-submodules",
-    "--no-auto-maintenance",
-)
-
 
 class InnerCheckout:
     """One repository inside the work tree at ``top``, and what it has to become.
@@ -241,7 +231,8 @@ def bring(commit: str, repository: Repository, *, store: Path, may_be_cut: bool 
             )
             raise RestoreError(message)
     shallow = ("--update-shallow",) if may_be_cut else ()
-    _git.run_git((*_FETCH, *shallow, str(store), commit), git_dir=repository.git_dir, env=env)
+    fetch = ("-c", "protocol.version=2", *_git.FETCH, *shallow)
+    _git.run_git((*fetch, str(store), commit), git_dir=repository.git_dir, env=env)
 
 
 def fetched(brought: Mapping[str, str]) -> str | None:

@@ -248,21 +248,15 @@ def _chunks(data: bytes | Path) -> Iterator[bytes]:
             yield chunk
 
 
+def _described(part: Part) -> tuple[int, ...]:
+    """Return the fields that stand before a member and in the directory alike."""
+    size = len(part.name.encode())
+    return _VERSION, _NAMES_ARE_UTF8, _STORED, 0, _FIRST_OF_1980, part.crc, _SEE_EXTRA, _SEE_EXTRA, size
+
+
 def _local_header(part: Part) -> bytes:
     name = part.name.encode()
-    fixed = _LOCAL.pack(
-        _LOCAL_START,
-        _VERSION,
-        _NAMES_ARE_UTF8,
-        _STORED,
-        0,
-        _FIRST_OF_1980,
-        part.crc,
-        _SEE_EXTRA,
-        _SEE_EXTRA,
-        len(name),
-        _EXTRA_LOCAL.size,
-    )
+    fixed = _LOCAL.pack(_LOCAL_START, *_described(part), _EXTRA_LOCAL.size)
     return fixed + name + _EXTRA_LOCAL.pack(1, _EXTRA_LOCAL.size - 4, part.size, part.size)
 
 
@@ -275,15 +269,7 @@ def _directory(parts: Sequence[Part]) -> bytes:
         fixed = _CENTRAL.pack(
             b"PK\x01\x02",
             _MADE_BY_UNIX,
-            _VERSION,
-            _NAMES_ARE_UTF8,
-            _STORED,
-            0,
-            _FIRST_OF_1980,
-            part.crc,
-            _SEE_EXTRA,
-            _SEE_EXTRA,
-            len(name),
+            *_described(part),
             _EXTRA_CENTRAL.size,
             0,
             0,

@@ -12,6 +12,7 @@ from researchlab.tracking._git._blobs import (
     source_of,
 )
 from researchlab.tracking._git._calls import (
+    FETCH,
     GitProcess,
     GitResult,
     GitStream,
@@ -44,6 +45,7 @@ from researchlab.tracking._git._trees import Trees, make_index, make_trees
 
 __all__ = [
     "BLOB",
+    "FETCH",
     "LIST_FILES",
     "LIST_IGNORED",
     "LIST_TREE",

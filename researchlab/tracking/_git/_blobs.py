@@ -7,7 +7,7 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from researchlab.errors import GitError
-from researchlab.tracking._git._calls import call_git, run_git, stream_git
+from researchlab.tracking._git._calls import FETCH, call_git, run_git, stream_git
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -97,8 +97,8 @@ def fetch_blobs(oids: Iterable[str], repository: Repository, store: Path) -> Non
     call_git(
         (
             *("-c", "fetch.negotiationAlgorithm=noop", "-c", "protocol.ext.allow=never"),
-            *("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--recurse-submodules=no", "--refmap="),
-            *("--no-auto-maintenance", "--no-write-commit-graph", "--filter=blob:none", "--stdin"),
+            *FETCH,
+            *("--refmap=", "--no-write-commit-graph", "--filter=blob:none", "--stdin"),
             repository.promisor,
         ),
         cwd=repository.top,

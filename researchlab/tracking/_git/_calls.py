@@ -25,6 +25,16 @@ Argument: TypeAlias = "str | bytes | os.PathLike[str]"
 TIMEOUT = 900.0
 """Seconds after which a git process counts as hung."""
 
+FETCH = (
+    "fetch",
+    "--quiet",
+    "--no-tags",
+    "--no-write-fetch-head",
+    "--no-recurse-submodules",
+    "--no-auto-maintenance",
+)
+"""How a fetch begins that brings objects and leaves everything else alone."""
+
 # A scratch store is not kept: it need not survive a power loss.
 _SCRATCH_OPTIONS = ("-c", "core.fsync=none")
 

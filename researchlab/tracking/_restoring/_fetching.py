@@ -20,16 +20,7 @@ FETCH_TIMEOUT = 300.0
 """Seconds that one remote may take."""
 
 _REMOTE = "rlab"
-_FETCH = (
-    "fetch",
-    "--quiet",
-    "--no-tags",
-    "--no-write-fetch-head",
-    "--no-recurse-submodules",
-    "--no-auto-maintenance",
-    "--update-shallow",
-    _REMOTE,
-)
+_FETCH = (*_git.FETCH, "--update-shallow", _REMOTE)
 _OPTIONS = ("-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=30", "-c", "protocol.version=2")
 _SAID_LINES = 3
 

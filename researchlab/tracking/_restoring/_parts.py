@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from researchlab.tracking._git import Entry, ObjectFormat
-    from researchlab.tracking.snapshot import Snapshot
 
 _COMMIT = {"sha1": re.compile(r"[0-9a-f]{40}"), "sha256": re.compile(r"[0-9a-f]{64}")}
 # What file systems that fold case, or Windows, take for `.git`.
@@ -80,23 +79,6 @@ class RepositoryCode:
         """What a message calls its base commit."""
         where = f" of {printable(self.path)}" if self.path else ""
         return f"the base commit {self.base_commit}{where}" if self.base_commit else f"the empty tree{where}"
-
-
-def parts_of(snapshot: Snapshot) -> tuple[RepositoryCode, ...]:
-    """Return the repositories inside the work tree of a snapshot as code that can be restored."""
-    return tuple(
-        RepositoryCode(
-            base_commit=nested.snapshot.base_commit,
-            tree=nested.snapshot.tree,
-            patch=nested.snapshot.patch,
-            object_format=nested.snapshot.repository.object_format,
-            branch=nested.snapshot.repository.branch,
-            remotes=nested.snapshot.repository.remotes,
-            path=nested.path,
-            is_submodule=nested.is_submodule,
-        )
-        for nested in snapshot.nested
-    )
 
 
 def check_parts(parts: Iterable[RepositoryCode]) -> None:
