@@ -1,0 +1,1 @@
+"""What a Loop is made of, a question a module."""

@@ -1,0 +1,50 @@
+"""Which leaves and metrics hold a NaN or an infinity?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from researchlab.numerics.leaves import path_text
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jax import Array
+
+
+def can_be_non_finite(leaf: Any) -> bool:
+    """Return whether a leaf is of a dtype that has NaNs or infinities."""
+    if isinstance(leaf, (float, complex)):
+        return True
+    dtype = getattr(leaf, "dtype", None)
+    return dtype is not None and bool(jnp.issubdtype(dtype, jnp.inexact))
+
+
+def is_finite(leaf: Any) -> Array:
+    """Return whether all elements are finite; traced or not, a bool scalar."""
+    array = jnp.asarray(leaf)
+    if not jnp.issubdtype(array.dtype, jnp.complexfloating) and jnp.finfo(array.dtype).bits < 16:  # noqa: PLR2004 - float8
+        array = array.astype(jnp.float32)
+    return jnp.isfinite(array).all()
+
+
+def non_finite_names(state: object, metrics: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the leaves of a State and the metrics that hold a NaN or an infinity, on the host."""
+    names = [
+        f"leaf {path_text(keys)}"
+        for keys, leaf in jax.tree_util.tree_flatten_with_path(state)[0]
+        if can_be_non_finite(leaf) and not bool(is_finite(leaf))
+    ]
+    names += [f"metric {name!r}" for name, value in metrics.items() if not np.isfinite(_as_float(value))]
+    return tuple(names)
+
+
+def _as_float(value: Any) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # an integer beyond the largest float
+        return 0.0

@@ -1,0 +1,191 @@
+"""How is a State taken apart into the arrays that a compiled step changes, and put together again?"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Generic, cast
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from researchlab.design._typevars import S
+from researchlab.errors import StepError
+from researchlab.numerics.leaves import path_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from jax import Array
+
+_NUMBERS = (bool, int, float, complex)
+_SHOWN = 60
+
+
+class StateLayout(Generic[S]):
+    """Splits States of one structure into arrays, once, instead of at each step.
+
+    Arrays and Python numbers are what a step changes. A Python number becomes a weakly typed array inside of a compiled
+    step, as it would in an expression, and comes back as the type it was. Everything else (functions, text, the static
+    fields of modules) is part of the structure, which a step leaves alone.
+
+    Attributes:
+        paths: the paths of the arrays, in the order of ``arrays``.
+    """
+
+    def __init__(self, state: S) -> None:
+        """Read the structure off ``state``, which is not changed."""
+        found, self._treedef = jax.tree_util.tree_flatten_with_path(state)
+        self._like = [leaf for _, leaf in found]
+        self._all_paths = [path_text(keys) or "(the State itself)" for keys, _ in found]
+        self._dynamic = [index for index, leaf in enumerate(self._like) if is_dynamic(leaf)]
+        self.paths = tuple(self._all_paths[index] for index in self._dynamic)
+        self._strong: set[int] = set()
+
+    def make_strong(self, indices: Sequence[int]) -> None:
+        """Let ``arrays`` give these arrays without the weak type that they started with."""
+        self._strong.update(indices)
+
+    def arrays(self, state: S) -> tuple[Array, ...]:
+        """Return copies of what a step changes: the caller's own arrays are never donated, and no two share a buffer.
+
+        Raises:
+            StepError: ``state`` has another structure, or a number does not fit into an array.
+        """
+        leaves, treedef = jax.tree_util.tree_flatten(state)
+        if treedef != self._treedef:
+            raise StepError(f"the State has another structure now: {self._structure_change(state)}")  # noqa: EM102, TRY003
+        return tuple(
+            self._as_array(position, leaves[index]) for position, index in enumerate(self._dynamic)
+        )  # fmt: skip
+
+    def state(self, arrays: Sequence[Array], *, copy: bool) -> S:
+        """Put a State together outside of a compiled step.
+
+        Args:
+            arrays: as ``arrays`` gives them.
+            copy: copy them, because a later step will donate them.
+        """
+        leaves = list(self._like)
+        for index, array in zip(self._dynamic, arrays, strict=True):
+            like = self._like[index]
+            if isinstance(like, _NUMBERS) and not isinstance(like, np.generic):
+                leaves[index] = type(like)(array.item())
+            else:
+                leaves[index] = array.copy() if copy else array
+        return cast("S", jax.tree_util.tree_unflatten(self._treedef, leaves))
+
+    def traced(self, arrays: Sequence[Array]) -> S:
+        """Put a State together inside of a compiled step."""
+        leaves = list(self._like)
+        for index, array in zip(self._dynamic, arrays, strict=True):
+            leaves[index] = array
+        return cast("S", jax.tree_util.tree_unflatten(self._treedef, leaves))
+
+    def taken_apart(self, state: object, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Return the arrays of the State that a step returned, checked to be as those that it was given.
+
+        Args:
+            state: the State that the step function returned.
+            arrays: what it was given.
+
+        Raises:
+            StepError: the structure, a dtype, a shape or what is static differs; names the leaf, before and after.
+        """
+        leaves, treedef = jax.tree_util.tree_flatten(state)
+        if treedef != self._treedef:
+            raise _changed(self._structure_change(state))
+        for index, leaf in enumerate(leaves):
+            if index not in self._dynamic and not _same(self._like[index], leaf):
+                before, after = _shown(self._like[index]), _shown(leaf)
+                raise _changed(f"{self._all_paths[index]}, which is static: before {before}, after {after}")
+        checked: list[Array] = []
+        for path, before, index in zip(self.paths, arrays, self._dynamic, strict=True):
+            after = leaves[index]
+            array = jnp.asarray(after) if is_dynamic(after) else None
+            if array is None or (array.shape, array.dtype) != (before.shape, before.dtype):
+                like = self._like[index]
+                was = f"{_shown(before)} (a Python {type(like).__name__})" if type(like) in _NUMBERS else _shown(before)
+                raise _changed(f"{path}: before {was}, after {_shown(after if array is None else array)}")
+            checked.append(array)
+        return tuple(checked)
+
+    def _as_array(self, position: int, leaf: Any) -> Array:
+        try:
+            if not isinstance(leaf, jax.Array):
+                array = jnp.asarray(leaf)
+                is_narrowed = isinstance(leaf, (np.ndarray, np.generic)) and array.dtype != leaf.dtype
+            else:
+                array, is_narrowed = leaf.copy(), False
+        except OverflowError as error:
+            msg = (
+                f"leaf {self.paths[position]} is {leaf!r}, which does not fit into a compiled step's 32 bits:"
+                " set JAX_ENABLE_X64=1, or keep it in an array of another dtype"
+            )
+            raise StepError(msg) from error
+        if is_narrowed:
+            msg = (
+                f"leaf {self.paths[position]} is a numpy array of {leaf.dtype}, which a compiled step would narrow to"
+                f" {array.dtype}: convert it yourself, or set JAX_ENABLE_X64=1"
+            )
+            raise StepError(msg)
+        return jax.lax.convert_element_type(array, array.dtype) if position in self._strong else array
+
+    def _structure_change(self, state: object) -> str:
+        after = [path_text(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(state)[0]]
+        before = [path if path != "(the State itself)" else "" for path in self._all_paths]
+        parts = [f"leaf {path} is new" for path in after if path not in before]
+        parts += [f"leaf {path} is gone" for path in before if path not in after]
+        if not parts:
+            like = jax.tree_util.tree_unflatten(self._treedef, self._like)
+            parts = list(_static_changes(like, state, ""))
+        return "; ".join(parts[:8]) or f"before {self._treedef}, after {jax.tree_util.tree_structure(state)}"
+
+
+def is_dynamic(leaf: object) -> bool:
+    """Return whether a compiled step takes the leaf as an array."""
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, *_NUMBERS))
+
+
+def _changed(what: str) -> StepError:
+    return StepError(
+        f"a compiled step must return a State of the structure, shapes and dtypes that it was given. {what}."
+        " Convert it in the step function (`.astype(...)`), or make the initial State so."
+    )
+
+
+def _static_changes(before: Any, after: Any, path: str) -> Iterator[str]:
+    """Yield what differs between two trees whose leaves have the same paths."""
+    where = path or "the State"
+    if type(before) is not type(after):
+        yield f"{where} is a {type(after).__name__} and was a {type(before).__name__}"
+    elif isinstance(before, eqx.Module) and dataclasses.is_dataclass(before):
+        for field in dataclasses.fields(before):
+            inner = f"{path}.{field.name}" if path else field.name
+            old, new = getattr(before, field.name, None), getattr(after, field.name, None)
+            if not field.metadata.get("static", False):
+                yield from _static_changes(old, new, inner)
+            elif not _same(old, new):
+                yield f"{inner}, which is static: before {_shown(old)}, after {_shown(new)}"
+    elif isinstance(before, dict):
+        for key in cast("dict[Any, Any]", before):
+            yield from _static_changes(before[key], cast("dict[Any, Any]", after).get(key), f"{path}.{key}".lstrip("."))
+    elif isinstance(before, (list, tuple)):
+        for index, (old, new) in enumerate(zip(cast("list[Any]", before), cast("list[Any]", after), strict=False)):
+            yield from _static_changes(old, new, f"{path}.{index}".lstrip("."))
+
+
+def _same(before: object, after: object) -> bool:
+    if before is after:
+        return True
+    try:
+        return type(before) is type(after) and bool(before == after)
+    except Exception:  # noqa: BLE001 - whatever a foreign __eq__ raises
+        return False
+
+
+def _shown(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+    return f"{value!r:.{_SHOWN}} of type {type(value).__name__}"
