@@ -103,6 +103,10 @@ class CheckpointNotFoundError(ResearchlabError, FileNotFoundError):
     """There is no checkpoint file of that name."""
 
 
+class DataError(ResearchlabError, ValueError):
+    """A provider of batches cannot be brought to where it is asked to go, or cannot give a batch."""
+
+
 class LeafError(ResearchlabError, ValueError):
     """A leaf of a State cannot be read on this host, or two arrays cannot be compared."""
 

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from researchlab.design.core import Config, FieldSelector, Kernel, SelectedKernel, Selector, State
 from researchlab.design.infra import (
+    ArrayDataProvider,
     DataProvider,
     EquinoxPersister,
+    FunctionDataProvider,
     MetricEntry,
     MLFlowTelemetry,
     Persister,
+    StepDataProvider,
     Telemetry,
     Visualizer,
 )
@@ -19,10 +22,12 @@ from researchlab.design.orchestrator import Loop
 from researchlab.design.utils import flatten_config, flatten_pytree, unflatten_config, unflatten_pytree
 
 __all__ = [
+    "ArrayDataProvider",
     "Config",
     "DataProvider",
     "EquinoxPersister",
     "FieldSelector",
+    "FunctionDataProvider",
     "Kernel",
     "Loop",
     "MLFlowTelemetry",
@@ -31,6 +36,7 @@ __all__ = [
     "SelectedKernel",
     "Selector",
     "State",
+    "StepDataProvider",
     "Telemetry",
     "Visualizer",
     "flatten_config",
