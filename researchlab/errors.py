@@ -87,6 +87,10 @@ class StepError(ResearchlabError, TypeError):
     """A step function did not return ``(new_state, metrics)``."""
 
 
+class NonFiniteError(ResearchlabError, FloatingPointError):
+    """A leaf of the State or a metric is NaN or infinite, and the Loop was asked to look for it."""
+
+
 class MetricError(ResearchlabError, TypeError):
     """A metric is not a scalar number."""
 

@@ -124,9 +124,15 @@ class Timer:
         seconds = self.cadence.every_seconds
         return math.inf if seconds is None else max(0.0, self._last + seconds - now)
 
-    def is_due(self, step: int, now: float) -> bool:
-        """Return whether the cadence is due after ``step``, which has just ended; the clock starts anew if it is."""
-        by_clock = self.seconds_left(now) == 0.0
+    def is_due(self, step: int, now: float, *, by_clock: bool | None = None) -> bool:
+        """Return whether the cadence is due after ``step``, which has just ended; the clock starts anew if it is.
+
+        Args:
+            step: the number of completed steps.
+            now: seconds on the timer's clock.
+            by_clock: whether it is due by another process's clock, which counts instead of the own one.
+        """
+        by_clock = self.seconds_left(now) == 0.0 if by_clock is None else by_clock
         if by_clock:
             self._last = now
         return by_clock or self.cadence.includes(step)

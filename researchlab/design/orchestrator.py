@@ -2,47 +2,62 @@
 
 from __future__ import annotations
 
-import operator
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, cast, get_args
 
 from researchlab._recording import current
-from researchlab.design._metrics import flatten_metrics
+from researchlab.design._cadence import Cadence, Selector, whole_number
+from researchlab.design._checkpoint_persister import CheckpointPersister
+from researchlab.design._loop._as_given import StepsAsGiven
+from researchlab.design._loop._batches import Batches
+from researchlab.design._loop._checkpoints import Checkpoints, warn_of_other_config
+from researchlab.design._loop._compiled import CompiledSteps
+from researchlab.design._loop._dry_run import DryRun, dry_run
+from researchlab.design._loop._profile import Profile
+from researchlab.design._loop._run import LoopRun
 from researchlab.design._nested import children, flatten_names
-from researchlab.design._reporter import Reporter, source_name
+from researchlab.design._persister import Checkpoint
 from researchlab.design._typevars import C, S
-from researchlab.errors import ArgumentError, ResearchlabWarning, StepError
+from researchlab.errors import ArgumentError
 
 if TYPE_CHECKING:
-    from researchlab._recording import Recorder
     from researchlab.design._data import DataProvider
+    from researchlab.design._loop._steps import Steps
     from researchlab.design._persister import Persister
     from researchlab.design._telemetry import Telemetry
     from researchlab.design._visualizer import Visualizer
 
-_PAIR = 2
+__all__ = ["DryRun", "Loop"]
+
+Callback = Callable[["Loop[Any, Any]", Mapping[str, Any]], object]
+OnNonFinite = Literal["raise", "stop", "ignore"]
+ReplicaMetrics = Literal["each", "mean_std"]
+
+_CALLBACK_EVERY = 100
 
 
 class Loop(Generic[S, C]):
     """Runs a step function over a State, and drives telemetry, checkpoints and pictures.
 
     ``loop.step`` is the number of completed steps. The metrics of a step carry the number that it completed: the first
-    step's have step 1, and the checkpoint ``step-0000000100.eqx`` holds the State that the metrics of step 100 came
-    with.
+    step's have step 1, and the checkpoint ``step-0000000100`` holds the State that the metrics of step 100 came with.
 
-    The step function is called as given: nothing is compiled or traced that the caller did not. While an
-    ExperimentTracker is active, the metrics of each step, with their bits, and the State at the end of each ``run`` go
-    to that run's trace.
+    The step function is called as given: nothing is compiled or traced that the caller did not, unless ``jit`` or
+    ``scan_steps`` is given. While an ExperimentTracker is active, the metrics of each step, with their bits, and the
+    State at the end of each ``run`` go to that run's trace.
+
+    Ctrl-C and SIGTERM let the step (of a compiled loop: about a quarter of a second) come to its end, write a
+    checkpoint where there is a ``checkpoint_dir``, and then act as they would have. A second one acts at once.
 
     Attributes:
-        state: the current State.
+        state: the current State. In a callback of a compiled Loop it is a copy, which may be kept; setting it lets the
+            next step start from there.
         config: the configuration.
         step: the number of completed steps.
 
     Example:
-        >>> loop = Loop(config, initial_state, step_fn, batches, MLFlowTelemetry())
+        >>> loop = Loop(config, initial_state, step_fn, batches, MLFlowTelemetry(), jit=True)
         >>> with ExperimentTracker("digits"):
         ...     final_state = loop.run(1000)
     """
@@ -57,9 +72,17 @@ class Loop(Generic[S, C]):
         persister: Persister[S, C] | None = None,
         visualizer: Visualizer[S] | None = None,
         *,
-        save_every: int | None = None,
+        jit: bool = False,
+        scan_steps: int | None = None,
+        replicas: int | None = None,
+        replica_metrics: ReplicaMetrics = "each",
+        on_nonfinite: OnNonFinite = "ignore",
+        callbacks: Sequence[Callback | tuple[Callback, int | Cadence]] = (),
+        log_every: int | Cadence | None = None,
+        render_every: int | Cadence | None = None,
+        save_every: int | Cadence | None = None,
         checkpoint_dir: Path | str | None = None,
-        render_every: int | None = None,
+        progress: bool | Sequence[str] = False,
     ) -> None:
         """Put the parts together; nothing runs yet.
 
@@ -70,13 +93,29 @@ class Loop(Generic[S, C]):
                 nested mappings get dotted names, None stands for no metrics.
             data_provider: gives a batch a step. Any iterable will do; None, for a simulation, makes each batch None.
             telemetry: is shown the metrics of each step.
-            persister: writes and reads checkpoints.
+            persister: writes and reads checkpoints; a ``CheckpointPersister()`` when not given.
             visualizer: renders States; closing it is up to the caller.
-            save_every: write a checkpoint after each so many steps, counted over all runs. Needs ``persister`` and
-                ``checkpoint_dir``.
-            checkpoint_dir: the folder of these checkpoints, ``step-0000000100.eqx`` and so on; made when it is missing.
-            render_every: render after each so many steps, counted over all runs; each step when not given. Needs
-                ``visualizer``.
+            jit: compile the step. It must be pure: traced once, its side effects happen once. Python numbers in the
+                State are 32-bit arrays inside of it (unless x64 is enabled) and come back as the type they were.
+            scan_steps: take so many compiled steps in one loop on the device, which is faster still for small steps;
+                implies ``jit``. Batches of an iterable are stacked.
+            replicas: each array of the State has a leading axis of this length, one entry a replica (a seed, say), and
+                the step function is mapped over it; the batch is the same for all. Needs ``jit`` or ``scan_steps``.
+            replica_metrics: ``"each"``: ``loss/0``, ``loss/1``, ...; ``"mean_std"``: ``loss/mean`` and ``loss/std``.
+            on_nonfinite: what happens when a leaf of the new State or a metric is NaN or infinite: ``"raise"`` a
+                NonFiniteError, ``"stop"`` the run with a warning, or ``"ignore"`` it. Both name the first step and the
+                leaves, and leave the State of that step; looking for it takes time.
+            callbacks: functions of ``(loop, metrics)``, or pairs of one and a cadence (by default every 100 steps).
+                They may read ``loop.state``, and end the run by ``loop.stop()``.
+            log_every: which steps the telemetry is shown; all when not given. The active run's trace has them all.
+            render_every: after which steps the visualizer renders; each step when not given. Needs ``visualizer``.
+            save_every: after which steps a checkpoint is written. Needs ``checkpoint_dir``.
+            checkpoint_dir: the folder of the checkpoints, ``step-0000000100`` and so on; made when it is missing. A
+                checkpoint is also written when the run is told to stop and, without ``save_every`` or with ``resume``,
+                when it ends.
+            progress: show a progress bar (not on a terminal: a line a minute), with these metrics or the first few.
+
+        Steps in cadences are counted over all runs.
 
         Raises:
             ArgumentError: a part is missing that another one needs, or is not what it should be.
@@ -84,38 +123,65 @@ class Loop(Generic[S, C]):
         if not callable(step_fn):
             msg = f"step_fn must be a function (state, config, batch) -> (new_state, metrics), not {step_fn!r}"
             raise ArgumentError(msg)
-        if data_provider is not None and not _gives_batches(data_provider):
-            kind = type(data_provider).__name__
-            msg = f"data_provider must be a DataProvider, an iterable of batches or None, not a {kind}"
-            raise ArgumentError(msg)
-        if save_every is not None and (persister is None or checkpoint_dir is None):
-            msg = (
-                f"save_every={save_every} needs a persister and a checkpoint_dir to write to:"
-                ' pass `persister=EquinoxPersister(), checkpoint_dir="checkpoints"`'
-            )
-            raise ArgumentError(msg)
-        if checkpoint_dir is not None and save_every is None:
-            msg = f"checkpoint_dir={str(checkpoint_dir)!r} alone writes no checkpoint: add, say, `save_every=100`"
+        _one_of("on_nonfinite", on_nonfinite, get_args(OnNonFinite))
+        _one_of("replica_metrics", replica_metrics, get_args(ReplicaMetrics))
+        if save_every is not None and checkpoint_dir is None:
+            msg = f"save_every={save_every!r} needs a checkpoint_dir: say where the checkpoints go"
             raise ArgumentError(msg)
         if render_every is not None and visualizer is None:
-            msg = f"render_every={render_every} needs a visualizer: pass `visualizer=...`"
+            msg = f"render_every={render_every!r} needs a visualizer"
             raise ArgumentError(msg)
         self.config = config
-        self.state = initial_state
         self.step = 0
         self.step_fn = step_fn
         self.data_provider = data_provider
         self.telemetry = telemetry
-        self.persister = persister
+        self.persister: Persister[S, C] = CheckpointPersister() if persister is None else persister
         self.visualizer = visualizer
-        self.save_every = None if save_every is None else _whole_number("save_every", save_every, at_least=1)
-        self.checkpoint_dir = None if checkpoint_dir is None else Path(checkpoint_dir)
-        self.render_every = 1 if render_every is None else _whole_number("render_every", render_every, at_least=1)
-        self._batches: Iterator[Any] | None = None
+        self.jit = jit or scan_steps is not None
+        self.scan_steps = None if scan_steps is None else whole_number("scan_steps", scan_steps, at_least=1)
+        self.replicas = None if replicas is None else whole_number("replicas", replicas, at_least=1)
+        self.replica_metrics = replica_metrics
+        self.on_nonfinite = on_nonfinite
+        self.callbacks = tuple(_callback(entry) for entry in callbacks)
+        self.log_selector = None if log_every is None else Selector(Cadence.of("log_every", log_every))
+        self.render_cadence = Cadence.of("render_every", 1 if render_every is None else render_every)
+        self.save_cadence = None if save_every is None else Cadence.of("save_every", save_every)
+        self.checkpoints = Checkpoints(self.persister, None if checkpoint_dir is None else Path(checkpoint_dir))
+        self.progress = progress
+        self.can_render = True
+        self._state = initial_state
+        self._batches = Batches(data_provider)
         self._has_logged_config = False
-        self._can_render = visualizer is not None
+        self._run: LoopRun[S, C] | None = None
+        self._compiled: CompiledSteps[S] | None = None
+        self._check_modes()
 
-    def run(self, num_steps: int) -> S:
+    @property
+    def state(self) -> S:
+        """The current State."""
+        return self._state if self._run is None else self._run.steps.state()
+
+    @state.setter
+    def state(self, state: S) -> None:
+        if self._run is None:
+            self._state = state
+        else:
+            self._run.steps.replace(state)
+
+    @property
+    def is_listened_to(self) -> bool:
+        """Whether anybody but the active run looks at metrics."""
+        return self.telemetry is not None or bool(self.callbacks) or bool(self.progress)
+
+    def run(
+        self,
+        num_steps: int,
+        *,
+        resume: str | Path | None = None,
+        profile: Sequence[int] | None = None,
+        profile_dir: Path | str = "profile",
+    ) -> S:
         """Take up to ``num_steps`` further steps; the end of the data ends the run early.
 
         Whatever ends it (an exception and Ctrl-C included), the metrics so far are sent and the State of the last
@@ -124,149 +190,173 @@ class Loop(Generic[S, C]):
 
         Args:
             num_steps: how many steps to take, 0 or more. A second call continues where the first one ended.
+            resume: ``"auto"`` goes on from the newest whole checkpoint in ``checkpoint_dir``, and starts afresh where
+                there is none; a path goes on from that checkpoint. The steps before the checkpoint count towards
+                ``num_steps``, so that the same script, started again, comes to the same end, bit for bit. The data
+                provider must be as it was when it was made.
+            profile: ``(start, stop)``: JAX's profiler sees the steps after ``start`` up to ``stop``, which are numbers
+                of completed steps. The files become artifacts of the active run.
+            profile_dir: where the profile goes; TensorBoard, XProf and Perfetto read it.
 
         Returns:
             The State after the last step, which is also ``loop.state``.
 
         Raises:
-            ArgumentError: ``num_steps`` is not a whole number, or negative.
-            StepError: the step function did not return ``(new_state, metrics)``.
+            ArgumentError: an argument makes no sense.
+            StepError: the step function did not return ``(new_state, metrics)``, cannot be compiled, or changes the
+                structure of the State.
             MetricError: a metric is not a real scalar.
+            NonFiniteError: a leaf or a metric is not finite, and ``on_nonfinite`` is ``"raise"``.
+            CheckpointError: a checkpoint cannot be written, or the one to go on from has another structure.
         """
-        count = _whole_number("num_steps", num_steps, at_least=0)
-        recorder = current()
-        source = None if recorder is None else source_name(recorder, self)
-        reporter = Reporter(recorder, self.telemetry)
+        count = whole_number("num_steps", num_steps, at_least=0)
+        if self._run is not None:
+            msg = "this Loop is running already: a callback may end its run by loop.stop(), and not start another one"
+            raise ArgumentError(msg)
+        window = Profile(profile, Path(profile_dir))
+        target = self.step + count
+        if resume is not None:
+            self._resume(resume, target)
+        run = LoopRun(
+            self,
+            self._steps(),
+            target=target,
+            profile=window,
+            saves_at_end=resume is not None or self.save_cadence is None,
+        )
+        self._run = run
         try:
-            self._log_config(reporter)
-            for _ in range(count):
-                try:
-                    batch = self._next_batch()
-                except StopIteration:
-                    break
-                reporter.metrics(self._advance(batch), self.step)
-                self._render()
-                # DO NOT CHANGE THE ORDER: a checkpoint is written before the next batch is fetched, so that the
-                # position in the data and the step agree.
-                self._save_when_due()
+            run.run()
         finally:
-            try:
-                reporter.close()
-            finally:
-                if recorder is not None and source is not None:
-                    self._record_state(recorder, source)
+            self.take_back(run.steps)
         return self.state
 
-    def save_checkpoint(self, path: Path | str) -> None:
-        """Write the current State, config and step to ``path`` with the persister.
+    def stop(self, reason: str = "loop.stop() was called") -> None:
+        """End the run after the step whose callback this is called from; outside of a run it does nothing.
+
+        Args:
+            reason: for the log.
+        """
+        if self._run is not None:
+            self._run.stop_reason = reason
+
+    def dry_run(self) -> DryRun:
+        """Compile and take two steps, and put everything back: nothing is logged, saved or rendered.
+
+        Batches that were looked at come again. What the step function itself does besides computing, it does.
+
+        Returns:
+            Time and memory of a step.
 
         Raises:
-            ArgumentError: the Loop has no persister.
+            StepError: as ``run``.
+            MetricError: as ``run``.
+        """
+        return dry_run(self._steps(), self._batches, self.state)
+
+    def save_checkpoint(self, path: Path | str) -> None:
+        """Write the current State, config, step and position in the data to ``path`` with the persister.
+
+        Raises:
             CheckpointError: the State cannot be stored.
         """
-        self._persister().save(self.state, self.config, self.step, Path(path))
+        self.persister.save_checkpoint(self.checkpoint(), Path(path))
+        self.persister.wait()
 
     def load_checkpoint(self, path: Path | str) -> None:
-        """Continue from a checkpoint: State, config and step become what the persister reads.
+        """Continue from a checkpoint: State, config, step and data become what the persister reads.
 
-        EquinoxPersister keeps the State only: with it the config stays and the step count restarts at 0. The data
-        provider is left where it is.
+        EquinoxPersister keeps the State only: with it the config stays, the step count restarts at 0, and the data stay
+        where they are.
 
         Raises:
-            ArgumentError: the Loop has no persister.
             CheckpointNotFoundError: there is no such file.
             CheckpointError: the file is damaged, or of another structure.
+            DataError: the data provider cannot be put where it was.
         """
-        self.state, self.config, self.step = self._persister().load(Path(path), self.state, self.config)
+        found = self.checkpoints.load(Path(path), self.checkpoint())
+        if found.data is not None:
+            self._batches.go_to(found.step, found.data)
+        self.state, self.config, self.step = found.state, found.config, found.step
+        self._compiled = None  # the config is bound to it
 
-    def _next_batch(self) -> Any:
-        provider = self.data_provider
-        if provider is None:
-            return None
-        if hasattr(provider, "get_batch"):
-            return cast("DataProvider[S]", provider).get_batch(self.state)
-        if self._batches is None:
-            self._batches = iter(provider)
-        return next(self._batches)
+    def checkpoint(self) -> Checkpoint[S, C]:
+        """Return what a checkpoint of the current step holds."""
+        step = self.step if self._run is None else self._run.steps.step
+        return Checkpoint(self.state, self.config, step, self._batches.position())
 
-    def _advance(self, batch: Any) -> dict[str, Any]:
-        """Take one step and return its checked metrics."""
-        number = self.step + 1
-        try:
-            result: object = self.step_fn(self.state, self.config, batch)
-            state, metrics = _state_and_metrics(result)
-            flat = flatten_metrics(metrics, number)
-        except Exception as error:
-            error.add_note(f"In step {number} of a researchlab Loop; loop.state is the State after step {self.step}.")
-            raise
-        self.state = cast("S", state)
-        self.step = number
-        return flat
+    def take_back(self, steps: Steps[S]) -> None:
+        """Make what a run has computed the Loop's own; called by the run when it ends."""
+        if self._run is not None:
+            self.step = steps.step
+            self._run = None
+            self._state = steps.finish()
 
-    def _log_config(self, reporter: Reporter) -> None:
+    def log_config(self, log_params: Callable[[Mapping[str, Any]], None]) -> None:
+        """Hand the config over as parameters, once; called by the run when it starts."""
         if not self._has_logged_config:
             # Also where there is nothing to log: a telemetry without a run has to say so before the first step.
             has_values = children(self.config) is not None
-            reporter.params(flatten_names(self.config, what="parameter") if has_values else {})
+            log_params(flatten_names(self.config, what="parameter") if has_values else {})
         self._has_logged_config = True
 
-    def _render(self) -> None:
-        if self.visualizer is None or not self._can_render or self.step % self.render_every:
+    def _steps(self) -> Steps[S]:
+        checks = self.on_nonfinite != "ignore"
+        if not self.jit:
+            return StepsAsGiven(self.step_fn, self.config, self._batches, self._state, self.step, check_finite=checks)
+        if self._compiled is None:
+            self._compiled = CompiledSteps(
+                self.step_fn,
+                self.config,
+                self._batches,
+                self._state,
+                self.step,
+                scan_steps=self.scan_steps,
+                replicas=self.replicas,
+                replica_metrics=self.replica_metrics,
+                check_finite=checks,
+            )
+        else:
+            self._compiled.restart(self._state, self.step)
+        self._compiled.listened_to = self.is_listened_to or current() is not None
+        return self._compiled
+
+    def _resume(self, resume: str | Path, target: int) -> None:
+        own = self.checkpoint()
+        if resume == "auto":
+            found = self.checkpoints.newest(own, until=target)
+        else:
+            found = self.checkpoints.load(Path(resume), own)
+        if found is None:
             return
-        try:
-            self.visualizer.render(self.state)
-        except Exception as error:  # noqa: BLE001 - a picture is never worth the run
-            self._can_render = False
-            _warn(f"nothing is rendered from step {self.step} on: {type(self.visualizer).__name__} raised {error!r}")
+        warn_of_other_config(found.config, self.config, found.step)
+        self._batches.go_to(found.step, found.data)
+        self.state, self.step = found.state, found.step
 
-    def _save_when_due(self) -> None:
-        if self.save_every is not None and self.checkpoint_dir is not None and self.step % self.save_every == 0:
-            self.save_checkpoint(self.checkpoint_dir / f"step-{self.step:010d}.eqx")
-
-    def _record_state(self, recorder: Recorder, source: str) -> None:
-        try:
-            # Without a step it is the final State, until a further run() replaces it.
-            recorder.record_state(self.state, None, source=source)
-        except Exception as error:  # noqa: BLE001 - it must not hide what ended the run
-            _warn(f"the State after step {self.step} is not in the run's trace: {error!r}")
-
-    def _persister(self) -> Persister[S, C]:
-        if self.persister is None:
-            msg = "this Loop has no persister: pass `persister=EquinoxPersister()` when you make it"
+    def _check_modes(self) -> None:
+        if self.replicas is not None and not self.jit:
+            msg = f"replicas={self.replicas} needs jit=True or scan_steps=, since the step is mapped over the replicas"
             raise ArgumentError(msg)
-        return self.persister
+        if self.scan_steps is not None and self._batches.needs_state:
+            kind = type(self.data_provider).__name__
+            msg = (
+                f"scan_steps={self.scan_steps} cannot show {kind}.get_batch the State of each step, which stays on the"
+                " device: use FunctionDataProvider(batch_at) with batch_at(state, step), or jit=True"
+            )
+            raise ArgumentError(msg)
 
 
-def _state_and_metrics(result: object) -> tuple[object, Mapping[str, Any]]:
-    wanted = "step_fn must return (new_state, metrics)"
-    if not isinstance(result, tuple | list) or len(cast("tuple[object, ...]", result)) != _PAIR:
-        size = f" of {len(cast('tuple[object, ...]', result))}" if isinstance(result, tuple | list) else ""
-        msg = f"{wanted}; it returned a {type(result).__name__}{size}: {result!r:.200}"
-        raise StepError(msg)
-    state, metrics = cast("tuple[object, object]", result)
-    if metrics is None:
-        return state, {}
-    if not isinstance(metrics, Mapping):
-        kind = type(metrics).__name__
-        msg = f"{wanted} with metrics as a dict of name to number, {{}} for none; they are a {kind}: {metrics!r:.200}"
-        raise StepError(msg)
-    return state, cast("Mapping[str, Any]", metrics)
+def _callback(entry: object) -> tuple[Callback, Cadence]:
+    if callable(entry):
+        return cast("Callback", entry), Cadence(every=_CALLBACK_EVERY)
+    if isinstance(entry, tuple) and len(cast("tuple[Any, ...]", entry)) == 2 and callable(entry[0]):  # noqa: PLR2004 - a pair
+        function, cadence = cast("tuple[Callback, int | Cadence]", entry)
+        return function, Cadence.of("the cadence of a callback", cadence)
+    msg = f"a callback is a function (loop, metrics), or a pair of one and a cadence; it is {entry!r}"
+    raise ArgumentError(msg)
 
 
-def _gives_batches(provider: object) -> bool:
-    return hasattr(provider, "get_batch") or hasattr(provider, "__iter__") or hasattr(provider, "__getitem__")
-
-
-def _whole_number(name: str, value: object, *, at_least: int) -> int:
-    try:
-        number = operator.index(cast("int", value))
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or number < at_least:
-        msg = f"{name} must be a whole number of at least {at_least}; it is {value!r}"
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        msg = f"{name} must be one of {', '.join(map(repr, allowed))}; it is {value!r}"
         raise ArgumentError(msg)
-    return number
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, ResearchlabWarning, stacklevel=4)

@@ -79,6 +79,9 @@ class StepsAsGiven(Generic[S]):
         """Go on from another State."""
         self._state = state
 
+    def memory(self) -> None:
+        """Return None: nothing is known."""
+
     def facts(self) -> Mapping[str, str]:
         """Return what of this way of execution may change bits."""
-        return {"mode": "as given"}
+        return {"mode": "as given", "checked for NaN": "yes" if self._check_finite else "no"}

@@ -12,16 +12,14 @@ import time
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from researchlab._recording import MetricBlock
 from researchlab.design._loop._batches import filled_up, row_of, same_layout, stacked
 from researchlab.design._loop._finite import can_be_non_finite
 from researchlab.design._loop._layout import StateLayout
 from researchlab.design._loop._placement import Placement
-from researchlab.design._loop._program import CONTROL, ROWS, STEP, BAD, StepProgram
+from researchlab.design._loop._program import BAD, CONTROL, ROWS, STEP, StepProgram
 from researchlab.design._loop._steps import NonFinite, note_step
 from researchlab.design._typevars import S
 
@@ -40,7 +38,11 @@ _ENDLESS = 2**62
 
 
 class CompiledSteps(Generic[S]):
-    """Takes compiled steps, one a call or ``scan_steps`` in one compiled loop."""
+    """Takes compiled steps, one a call or ``scan_steps`` in one compiled loop.
+
+    Attributes:
+        listened_to: somebody will ``collect``; otherwise new metrics take the place of old ones.
+    """
 
     def __init__(
         self,
@@ -54,14 +56,13 @@ class CompiledSteps(Generic[S]):
         replicas: int | None,
         check_finite: bool,
         replica_metrics: str,
-        listened_to: bool,
     ) -> None:
         """Take the parts; the step is compiled at the first ``advance``."""
         self.step = step
         self.at_end = False
         self.non_finite: NonFinite | None = None
         self.chunk = scan_steps or 1
-        self._listened_to = listened_to
+        self.listened_to = True
         self._batches = batches
         self._scan_steps = scan_steps
         self._layout = StateLayout(state)
@@ -80,6 +81,7 @@ class CompiledSteps(Generic[S]):
         )
         self._placement = Placement.of(self._arrays)
         self._constants: Any = None
+        self._shown: tuple[int, S] | None = None
         self._ring: Array | None = None
         self._rows = 0
         self._capacity = 1
@@ -87,10 +89,22 @@ class CompiledSteps(Generic[S]):
         self._counts: dict[int, Array] = {}
         self._run: Callable[..., tuple[tuple[Array, ...], Array]] | None = None
 
+    def restart(self, state: S, step: int) -> None:
+        """Begin another run with what is compiled already.
+
+        Raises:
+            StepError: the State has another structure.
+        """
+        self.replace(state)
+        self.step, self.at_end, self.non_finite = step, False, None
+        self._rows, self._clock = 0, []
+        if self._run is not None:
+            self._ring = self._placement.ring(self._control(), self._capacity * self._program.metrics.words)
+
     @property
     def room(self) -> int:
         """How many steps' metrics can still be kept; where nobody listens, each row may be written over."""
-        return max(1, self._capacity - self._rows) if self._listened_to else _ENDLESS
+        return max(1, self._capacity - self._rows) if self.listened_to else _ENDLESS
 
     def advance(self, count: int, done: Callable[[Mapping[str, Any], int], None]) -> None:
         """Take up to ``count`` steps."""
@@ -133,8 +147,10 @@ class CompiledSteps(Generic[S]):
         )
 
     def state(self) -> S:
-        """Return a copy of the State."""
-        return self._layout.state(self._arrays, copy=True)
+        """Return a copy of the State, the same one until the next step."""
+        if self._shown is None or self._shown[0] != self.step:
+            self._shown = (self.step, self._layout.state(self._arrays, copy=True))
+        return self._shown[1]
 
     def finish(self) -> S:
         """Return the State without a copy."""
@@ -142,7 +158,8 @@ class CompiledSteps(Generic[S]):
 
     def replace(self, state: S) -> None:
         """Go on from another State of the same structure."""
-        self._arrays = self._layout.arrays(state)
+        self._arrays = self._placement.settle(self._layout.arrays(state))
+        self._shown = None
 
     def facts(self) -> Mapping[str, str]:
         """Return what of this way of execution may change bits."""
@@ -150,6 +167,7 @@ class CompiledSteps(Generic[S]):
         return {
             "mode": "jit" if self._scan_steps is None else f"scan {self._scan_steps}",
             "metrics": ", ".join(f"{column.name} {column.dtype or 'constant'}" for column in columns) or "none",
+            "data": type(self._batches.provider).__name__,
             **self._program.facts(),
             **self._placement.facts(),
         }
@@ -206,7 +224,9 @@ class CompiledSteps(Generic[S]):
 
     def _control(self) -> NDArray[np.uint32]:
         control = np.zeros(self._program.first_word, np.uint32)
-        control[STEP] = self.step % 2**32
+        # What a data provider counts is its own: it may have been used before.
+        steps = self._batches.steps
+        control[STEP] = (self.step if steps is None else steps.step) % 2**32
         return control
 
     def _count(self, count: int) -> Array:

@@ -73,7 +73,7 @@ class Placement:
     def facts(self) -> Mapping[str, str]:
         """Return what may change bits."""
         if self.sharding is None:
-            return {}
+            return {"devices": "1"}
         mesh = getattr(self.sharding, "mesh", None)
         shape = "x".join(map(str, cast("Any", mesh).devices.shape)) if mesh is not None else ""
         return {"devices": f"{len(self.sharding.device_set)}{f' ({shape})' if shape else ''}"}

@@ -18,7 +18,7 @@ from researchlab.design._typevars import S
 from researchlab.errors import ArgumentError, StepError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from jax import Array
 
@@ -30,6 +30,8 @@ ROWS: Final = 0
 STEP: Final = 1
 BAD: Final = 2
 CONTROL: Final = 3
+
+_Carry = tuple["Array", "Array", "tuple[Array, ...]", "Array"]
 
 _NOT_TRACEABLE = (
     jax.errors.ConcretizationTypeError,
@@ -76,6 +78,7 @@ class StepProgram(Generic[S]):
         self._has_batches = has_batches
         self._mask = 0
         self._constant_metrics: dict[str, Any] = {}
+        self._names: tuple[str, ...] = ()
 
     def wrap_after(self, rows: int) -> None:
         """Let the ring have so many rows, a power of two: a later row takes the place of the oldest."""
@@ -88,8 +91,10 @@ class StepProgram(Generic[S]):
 
     def facts(self) -> Mapping[str, str]:
         """Return what may change bits."""
-        facts = {"replicas": str(self._replicas)} if self._replicas is not None else {}
-        return {**facts, "checked for NaN": "yes"} if self.checked is not None else facts
+        return {
+            "replicas": "none" if self._replicas is None else f"{self._replicas}, {self._replica_metrics}",
+            "checked for NaN": "no" if self.checked is None else "yes",
+        }
 
     def build(self, arrays: tuple[Array, ...], constants: Any, row: Any, *, step: int) -> tuple[Array, ...]:
         """Trace one step, and find out what its metrics are.
@@ -148,22 +153,23 @@ class StepProgram(Generic[S]):
         self, arrays: tuple[Array, ...], ring: Array, count: Array, constants: Any, rows: Any
     ) -> tuple[tuple[Array, ...], Array]:
         """Take ``count`` steps in one loop, which is the same program for each count; compiled."""
-        base, start = ring[ROWS].astype(jnp.int32), ring[STEP].astype(jnp.int32)
 
-        def body(carry: tuple[Array, tuple[Array, ...], Array]) -> tuple[Array, tuple[Array, ...], Array]:
-            index, arrays, ring = carry
-            arrays, metrics = self._one(arrays, start + index, constants, row_of(rows, index))
-            where = self.first_word + ((base + index) & self._mask) * self.metrics.words
+        def body(carry: _Carry) -> _Carry:
+            index, counters, arrays, ring = carry
+            position, step = counters.astype(jnp.int32)
+            arrays, metrics = self._one(arrays, step, constants, row_of(rows, index))
+            where = self.first_word + (position & self._mask) * self.metrics.words
             ring = lax.dynamic_update_slice(ring, self.metrics.pack(metrics), (where,))
-            return index + 1, arrays, self._flagged(ring, arrays, metrics)
+            return index + 1, counters + jnp.uint32(1), arrays, self._flagged(ring, arrays, metrics)
 
-        def goes_on(carry: tuple[Array, tuple[Array, ...], Array]) -> Array:
-            index, _, ring = carry
+        def goes_on(carry: _Carry) -> Array:
+            index, _, _, ring = carry
             return index < count if self.checked is None else (index < count) & (ring[BAD] == 0)
 
-        taken, arrays, ring = lax.while_loop(goes_on, body, (jnp.int32(0), arrays, ring))
-        control = jnp.stack([base + taken, start + taken]).astype(jnp.uint32)
-        return arrays, lax.dynamic_update_slice(ring, control, (jnp.int32(ROWS),))
+        # Carried as one array: XLA would keep a copy of the whole ring for counters that it could read there again.
+        counters = lax.dynamic_slice(ring, (jnp.int32(ROWS),), (2,))
+        _, counters, arrays, ring = lax.while_loop(goes_on, body, (jnp.int32(0), counters, arrays, ring))
+        return arrays, lax.dynamic_update_slice(ring, counters, (jnp.int32(ROWS),))
 
     def _flagged(self, ring: Array, arrays: tuple[Array, ...], metrics: Mapping[str, Array]) -> Array:
         if self.checked is None or not self.checked_names:
@@ -177,7 +183,8 @@ class StepProgram(Generic[S]):
     def _trace(self, arrays: tuple[Array, ...], constants: Any, row: Any, step: int) -> tuple[Any, ...]:
         def traced(arrays: tuple[Array, ...], row: Any) -> tuple[Array, ...]:
             after, metrics = self._one(arrays, jnp.int32(0), constants, row)
-            self.metrics = MetricLayout.of({**metrics, **self._constant_metrics})
+            known = {**self._constant_metrics, **metrics}
+            self.metrics = MetricLayout.of({name: known[name] for name in self._order(known)})
             return after
 
         try:
@@ -192,6 +199,11 @@ class StepProgram(Generic[S]):
             raised = StepError(msg)
             note_step(raised, step + 1)
             raise raised from error
+
+    def _order(self, names: Iterable[str]) -> list[str]:
+        """Return names in the order in which the step function gave them, those of its replicas where it gave one."""
+        rank = {name: index for index, name in enumerate(self._names)}
+        return sorted(names, key=lambda name: rank.get(name, rank.get(name.rpartition("/")[0], len(rank))))
 
     def _one(
         self, arrays: tuple[Array, ...], step: Array, constants: Any, row: Any
@@ -210,6 +222,7 @@ class StepProgram(Generic[S]):
             flat = flatten_metrics(metrics, 0)
             computed = {name: value for name, value in flat.items() if isinstance(value, jax.core.Tracer)}
             self._constant_metrics = {name: value for name, value in flat.items() if name not in computed}
+            self._names = tuple(flat)
             return self._layout.taken_apart(after, arrays), computed
 
         if self._replicas is None:

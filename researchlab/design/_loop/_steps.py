@@ -77,6 +77,10 @@ class Steps(Protocol[S_co]):
         """Go on from another State."""
         ...
 
+    def memory(self) -> Any:
+        """Return what XLA says of the memory of a compiled step; None where it says nothing."""
+        ...
+
     def facts(self) -> Mapping[str, str]:
         """Return what of this way of execution may change bits."""
         ...

@@ -1,0 +1,67 @@
+"""Which steps does JAX's profiler see?"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jax
+
+from researchlab.design._cadence import NEVER, whole_number
+from researchlab.errors import ArgumentError, ResearchlabWarning
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_PAIR = 2
+
+
+class Profile:
+    """Writes a profiler trace of the steps after ``start``, up to and including ``stop``.
+
+    Attributes:
+        files: what was written.
+    """
+
+    def __init__(self, window: Sequence[int] | None, folder: Path) -> None:
+        """Take the window; None profiles nothing.
+
+        Raises:
+            ArgumentError: it is no window.
+        """
+        self.files: tuple[Path, ...] = ()
+        self._folder = folder
+        self._start = self._stop = NEVER
+        self._is_on = False
+        if window is None:
+            return
+        if len(window) != _PAIR or window[0] >= window[1]:
+            msg = f"profile must be (start, stop), two numbers of completed steps with start < stop; it is {window!r}"
+            raise ArgumentError(msg)
+        self._start = whole_number("profile[0]", window[0], at_least=0)
+        self._stop = whole_number("profile[1]", window[1], at_least=1)
+
+    def next_step(self, step: int) -> int:
+        """Return at which step there is something to do."""
+        return min([number for number in (self._start, self._stop) if number > step], default=NEVER)
+
+    def at(self, step: int) -> None:
+        """Start or stop the profiler where it is time; a profiler that fails is warned about."""
+        try:
+            if step == self._start and not self._is_on:
+                self._folder.mkdir(parents=True, exist_ok=True)
+                jax.profiler.start_trace(str(self._folder))
+                self._is_on = True
+            elif step >= self._stop:
+                self.close()
+        except Exception as error:  # noqa: BLE001 - a profile is never worth the run
+            self._start = self._stop = NEVER
+            warnings.warn(f"nothing is profiled from step {step} on: {error!r}", ResearchlabWarning, stacklevel=2)
+
+    def close(self) -> None:
+        """Stop the profiler, and see what it wrote."""
+        if self._is_on:
+            self._is_on = False
+            jax.profiler.stop_trace()
+            self.files = tuple(sorted(path for path in self._folder.rglob("*") if path.is_file()))
