@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from researchlab.design.core import Config, FieldSelector, Kernel, SelectedKernel, Selector, State
 from researchlab.design.infra import (
+    Checkpoint,
+    CheckpointPersister,
     DataProvider,
     EquinoxPersister,
     MetricEntry,
@@ -19,6 +21,8 @@ from researchlab.design.orchestrator import Loop
 from researchlab.design.utils import flatten_config, flatten_pytree, unflatten_config, unflatten_pytree
 
 __all__ = [
+    "Checkpoint",
+    "CheckpointPersister",
     "Config",
     "DataProvider",
     "EquinoxPersister",

@@ -12,6 +12,7 @@ from researchlab._lazy import lazy_names
 if TYPE_CHECKING:
     from researchlab.numerics.compare import LeafDifference as LeafDifference
     from researchlab.numerics.compare import compare_leaves as compare_leaves
+    from researchlab.numerics.fingerprint import fingerprint as fingerprint
     from researchlab.numerics.history import MetricHistory as MetricHistory
     from researchlab.numerics.leaves import Leaf as Leaf
     from researchlab.numerics.leaves import leaves_of as leaves_of
@@ -27,6 +28,7 @@ __all__ = [
     "compare_leaves",
     "decode_scalar",
     "encode_scalar",
+    "fingerprint",
     "leaves_of",
     "structure_text",
     "ulp_distance",
@@ -41,6 +43,7 @@ __getattr__, __dir__ = lazy_names(
         "compare_leaves": "researchlab.numerics.compare",
         "decode_scalar": "researchlab.numerics.scalars",
         "encode_scalar": "researchlab.numerics.scalars",
+        "fingerprint": "researchlab.numerics.fingerprint",
         "leaves_of": "researchlab.numerics.leaves",
         "structure_text": "researchlab.numerics.leaves",
         "ulp_distance": "researchlab.numerics.ulp",
