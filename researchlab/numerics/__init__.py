@@ -1,6 +1,7 @@
 """Are these two trees of numbers the same, bit for bit, and if not, where? Knows neither MLflow nor pytest.
 
-``researchlab.numerics.compare_metrics`` compares metric histories; the names below are loaded when they are first used.
+``researchlab.numerics.compare_metrics`` compares metric histories, ``researchlab.numerics.fingerprint`` has the
+fingerprints of leaves; the names below are loaded when they are first used.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from researchlab._lazy import lazy_names
 if TYPE_CHECKING:
     from researchlab.numerics.compare import LeafDifference as LeafDifference
     from researchlab.numerics.compare import compare_leaves as compare_leaves
-    from researchlab.numerics.fingerprint import fingerprint as fingerprint
     from researchlab.numerics.history import MetricHistory as MetricHistory
     from researchlab.numerics.leaves import Leaf as Leaf
     from researchlab.numerics.leaves import leaves_of as leaves_of
@@ -28,7 +28,6 @@ __all__ = [
     "compare_leaves",
     "decode_scalar",
     "encode_scalar",
-    "fingerprint",
     "leaves_of",
     "structure_text",
     "ulp_distance",
@@ -43,7 +42,6 @@ __getattr__, __dir__ = lazy_names(
         "compare_leaves": "researchlab.numerics.compare",
         "decode_scalar": "researchlab.numerics.scalars",
         "encode_scalar": "researchlab.numerics.scalars",
-        "fingerprint": "researchlab.numerics.fingerprint",
         "leaves_of": "researchlab.numerics.leaves",
         "structure_text": "researchlab.numerics.leaves",
         "ulp_distance": "researchlab.numerics.ulp",

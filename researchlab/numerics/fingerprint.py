@@ -13,11 +13,12 @@ from __future__ import annotations
 import functools as ft
 import hashlib
 import math
+import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from researchlab.numerics.dtypes import words
+from researchlab.numerics.dtypes import bit_width, words
 from researchlab.numerics.leaves import Leaf, check_usable, is_key, leaf_of, named_leaves
 
 if TYPE_CHECKING:
@@ -84,7 +85,6 @@ def fingerprint_leaves(leaves: Sequence[Leaf]) -> list[str | None]:
 
 def lanes(array: Any) -> jax.Array:
     """Return the four sums of an array or a key array, uint32 of shape ``(4,)``; can be traced."""
-    import jax
     import jax.numpy as jnp
     from jax import lax
 
@@ -92,15 +92,14 @@ def lanes(array: Any) -> jax.Array:
     shape = parts[0].shape
     if not math.prod(shape):
         return jnp.zeros(LANES, jnp.uint32)
-    sums = [jnp.zeros(shape, jnp.uint32)] * LANES
-    low, high = _positions(shape, len(parts))
-    for number, word in enumerate(parts):
-        place = _add((low, high), number)
-        sums = [total + _mixed(word, place, lane) for lane, total in enumerate(sums)]
+    position = _positions(shape, len(parts))
+    places = [_add(position, number) for number in range(len(parts))]
+    sums = tuple(
+        ft.reduce(operator.add, (_mixed(word, place, lane) for word, place in zip(parts, places, strict=True)))
+        for lane in range(LANES)
+    )
     # XLA:CPU computes the operands of one variadic reduction on the way (20x); those of four reductions it stores.
-    zeros = (jnp.uint32(0),) * LANES
-    reduced = lax.reduce(tuple(sums), zeros, _sum, tuple(range(len(shape)))) if shape else tuple(sums)
-    return jnp.stack([jax.lax.convert_element_type(total, jnp.uint32) for total in reduced])
+    return jnp.stack(lax.reduce(sums, (jnp.uint32(0),) * LANES, _sum, tuple(range(len(shape)))))
 
 
 _Parts = tuple[str, str, tuple[int, ...], Any]  # kind, dtype, shape, and lanes or bytes
@@ -158,17 +157,11 @@ def _words(array: Any) -> list[jax.Array]:
         return [array.astype(jnp.uint32)]
     if jnp.issubdtype(dtype, jnp.complexfloating):
         return [*_words(lax.real(array)), *_words(lax.imag(array))]
-    width = jax.dtypes.itemsize_bits(dtype) if hasattr(jax.dtypes, "itemsize_bits") else _width(dtype)
+    width = bit_width(dtype)
     if width == 8 * 2 * _WORD:
         pairs = lax.bitcast_convert_type(array, jnp.uint32)
         return [pairs[..., 0], pairs[..., 1]]
     return [lax.bitcast_convert_type(array, f"uint{width}").astype(jnp.uint32)]
-
-
-def _width(dtype: Any) -> int:
-    from researchlab.numerics.dtypes import bit_width
-
-    return bit_width(np.dtype(dtype))
 
 
 def _positions(shape: tuple[int, ...], words_each: int) -> Position:
