@@ -248,7 +248,12 @@ def telemetry() -> None:
             },
             rounds=5,
         )
-        race("MLflow's own mlflow.log_metrics in each step", 100, {"eqx.filter_jit, mlflow.log_metrics": by_mlflow}, rounds=2)
+        race(
+            "MLflow's own mlflow.log_metrics in each step",
+            100,
+            {"eqx.filter_jit, mlflow.log_metrics": by_mlflow},
+            rounds=2,
+        )
 
 
 ROWS: dict[str, Callable[[], None]] = {"jit": jit, "scan": scan, "telemetry": telemetry}

@@ -103,6 +103,10 @@ class CheckpointError(ResearchlabError, ValueError):
     """A checkpoint cannot be written or does not fit the State it is loaded into."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint is not what was written: a file of it is missing, cut off, or has other bytes."""
+
+
 class CheckpointNotFoundError(ResearchlabError, FileNotFoundError):
     """There is no checkpoint file of that name."""
 

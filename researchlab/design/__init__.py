@@ -5,9 +5,12 @@ Importing it never imports mlflow.
 
 from __future__ import annotations
 
+from researchlab.design._cadence import Cadence
 from researchlab.design.core import Config, FieldSelector, Kernel, SelectedKernel, Selector, State
 from researchlab.design.infra import (
     ArrayDataProvider,
+    Checkpoint,
+    CheckpointPersister,
     DataProvider,
     EquinoxPersister,
     FunctionDataProvider,
@@ -18,13 +21,17 @@ from researchlab.design.infra import (
     Telemetry,
     Visualizer,
 )
-from researchlab.design.orchestrator import Loop
+from researchlab.design.orchestrator import DryRun, Loop
 from researchlab.design.utils import flatten_config, flatten_pytree, unflatten_config, unflatten_pytree
 
 __all__ = [
     "ArrayDataProvider",
+    "Cadence",
+    "Checkpoint",
+    "CheckpointPersister",
     "Config",
     "DataProvider",
+    "DryRun",
     "EquinoxPersister",
     "FieldSelector",
     "FunctionDataProvider",

@@ -11,7 +11,7 @@ import contextlib
 import os
 import uuid
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, ClassVar, cast
 
 import equinox as eqx
 import jax
@@ -33,6 +33,8 @@ class EquinoxPersister(Persister[S, C]):
     loads such a checkpoint counts its steps from 0 again. Leaves that are neither arrays nor numbers (activation
     functions) are taken from ``state_structure``.
     """
+
+    suffix: ClassVar[str] = ".eqx"
 
     def save(self, state: S, config: C, step: int, path: Path | str) -> None:
         """Write the leaves of ``state`` atomically; missing parent directories are made.

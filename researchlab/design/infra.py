@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from researchlab.design._checkpoint_persister import CheckpointPersister
 from researchlab.design._data import ArrayDataProvider, DataProvider, FunctionDataProvider, StepDataProvider
 from researchlab.design._equinox_persister import EquinoxPersister
 from researchlab.design._mlflow_telemetry import MLFlowTelemetry
-from researchlab.design._persister import Persister
+from researchlab.design._persister import Checkpoint, Persister
 from researchlab.design._telemetry import MetricEntry, Telemetry
 from researchlab.design._visualizer import Visualizer
 
 __all__ = [
     "ArrayDataProvider",
+    "Checkpoint",
+    "CheckpointPersister",
     "DataProvider",
     "EquinoxPersister",
     "FunctionDataProvider",

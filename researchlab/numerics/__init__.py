@@ -1,6 +1,7 @@
 """Are these two trees of numbers the same, bit for bit, and if not, where? Knows neither MLflow nor pytest.
 
-``researchlab.numerics.compare_metrics`` compares metric histories; the names below are loaded when they are first used.
+``researchlab.numerics.compare_metrics`` compares metric histories, ``researchlab.numerics.fingerprint`` has the
+fingerprints of leaves; the names below are loaded when they are first used.
 """
 
 from __future__ import annotations

@@ -89,16 +89,23 @@ def leaves_of(tree: Any, *, prefix: str = "", separator: str = ".") -> list[Leaf
     """
     import jax
 
-    found = [
-        (separator.join(filter(None, (prefix, path_text(keys, separator=separator)))), leaf)
-        for keys, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is None)[0]
-    ]
+    found = named_leaves(tree, prefix=prefix, separator=separator)
     for path, leaf in found:
         if isinstance(leaf, jax.Array):
             _check_readable(path, leaf)
-            if not _is_key(leaf):
+            if not is_key(leaf):
                 leaf.copy_to_host_async()
-    return [_leaf(path, leaf) for path, leaf in found]
+    return [leaf_of(path, leaf) for path, leaf in found]
+
+
+def named_leaves(tree: Any, *, prefix: str = "", separator: str = ".") -> list[tuple[str, Any]]:
+    """Return path and leaf as they are, in the order of ``leaves_of``."""
+    import jax
+
+    return [
+        (separator.join(filter(None, (prefix, path_text(keys, separator=separator)))), leaf)
+        for keys, leaf in jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is None)[0]
+    ]
 
 
 def leaf_from_bytes(
@@ -169,7 +176,8 @@ def _escaped(part: str, separator: str) -> str:
     )
 
 
-def _check_readable(path: str, leaf: Any) -> None:
+def check_usable(path: str, leaf: Any) -> None:
+    """Raise LeafError where a jax array has no values: it is traced, or was donated."""
     from jax.core import Tracer
 
     if isinstance(leaf, Tracer):
@@ -181,6 +189,10 @@ def _check_readable(path: str, leaf: Any) -> None:
             "function returned."
         )
         raise LeafError(msg)
+
+
+def _check_readable(path: str, leaf: Any) -> None:
+    check_usable(path, leaf)
     if not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         msg = (
             f"Leaf {path!r} ({leaf.dtype}{list(leaf.shape)}) lies partly on devices of other processes. Gather it "
@@ -189,18 +201,20 @@ def _check_readable(path: str, leaf: Any) -> None:
         raise LeafError(msg)
 
 
-def _is_key(array: Any) -> bool:
+def is_key(array: Any) -> bool:
+    """Return whether an array (or a shape and dtype) is one of typed PRNG keys."""
     import jax
 
     # A dtype like `key<fry>` is none of numpy's, and only jax knows what it is.
     return jax.numpy.issubdtype(array.dtype, jax.dtypes.prng_key)
 
 
-def _leaf(path: str, value: Any) -> Leaf:
+def leaf_of(path: str, value: Any) -> Leaf:
+    """Return one leaf, fetched from its device."""
     import jax
 
     if isinstance(value, jax.Array):
-        if _is_key(value):
+        if is_key(value):
             data = exact(np.asarray(jax.random.key_data(value)))
             return Leaf(path, "key", str(value.dtype), value.shape, weak_type=False, array=data, static=None)
         return _array_leaf(path, np.asarray(value), weak_type=bool(value.weak_type))

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 from jax import lax
 
 from researchlab.design._loop._batches import row_of
-from researchlab.design._loop._finite import can_be_non_finite, is_finite
+from researchlab.design._loop._finite import is_finite
 from researchlab.design._loop._steps import note_step, state_and_metrics
 from researchlab.design._loop._words import MetricLayout
 from researchlab.design._metrics import flatten_metrics
 from researchlab.design._typevars import S
-from researchlab.errors import ArgumentError, StepError
+from researchlab.errors import StepError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

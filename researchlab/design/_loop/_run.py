@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import jax
 
 from researchlab._recording import current, record_artifact, record_execution
-from researchlab.design._cadence import NEVER, Timer
+from researchlab.design._cadence import Timer
 from researchlab.design._loop._pace import Pace
 from researchlab.design._loop._processes import Decision, processes
 from researchlab.design._loop._progress import Progress
@@ -273,7 +273,7 @@ class LoopRun(Generic[S, C]):
         if visualizer is None or not self._can_render:
             return
         try:
-            for path in getattr(visualizer, 'finish_recording', tuple)():
+            for path in getattr(visualizer, "finish_recording", tuple)():
                 record_artifact(self._recorder, path)
         except Exception as error:  # noqa: BLE001 - a picture is never worth the run
             _warn(f"what {type(visualizer).__name__} recorded is not an artifact of the run: {error!r}")

@@ -47,10 +47,10 @@ class Steps(Protocol[S_co]):
     non_finite: NonFinite | None
 
     @property
-    def room(self) -> int: ...  # noqa: D102 - an attribute
+    def room(self) -> int: ...
 
     @property
-    def chunk(self) -> int: ...  # noqa: D102 - an attribute
+    def chunk(self) -> int: ...
 
     def advance(self, count: int, done: Callable[[Mapping[str, Any], int], None]) -> None:
         """Take up to ``count`` steps; fewer at the end of the data.
