@@ -25,9 +25,9 @@ NEVER = 2**62
 class Cadence:
     """Says after which steps something is due: the union of what is given.
 
-    Steps are counted as ``loop.step`` does: over all runs of a Loop, and from the start of the first one where a run was
-    resumed. What is due by the clock is due at the first step that ends after the time is up, so that a re-execution
-    does it after other steps: prefer steps for what may change the State.
+    Steps are counted as ``loop.step`` does: over all runs of a Loop, those before a resume included. What is due by the
+    clock is due at the first step that ends after the time is up, so that a re-execution does it after other steps:
+    prefer steps for what may change the State.
 
     Attributes:
         every: due after each so many steps.

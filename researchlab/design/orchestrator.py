@@ -15,6 +15,7 @@ from researchlab.design._loop._checkpoints import Checkpoints, warn_of_other_con
 from researchlab.design._loop._compiled import CompiledSteps
 from researchlab.design._loop._dry_run import DryRun, dry_run
 from researchlab.design._loop._profile import Profile
+from researchlab.design._loop._program import CompiledMode
 from researchlab.design._loop._run import LoopRun
 from researchlab.design._nested import children, flatten_names
 from researchlab.design._persister import Checkpoint
@@ -311,10 +312,7 @@ class Loop(Generic[S, C]):
                 self._batches,
                 self._state,
                 self.step,
-                scan_steps=self.scan_steps,
-                replicas=self.replicas,
-                replica_metrics=self.replica_metrics,
-                check_finite=checks,
+                CompiledMode(self.scan_steps, self.replicas, self.replica_metrics, check_finite=checks),
             )
         else:
             self._compiled.restart(self._state, self.step)

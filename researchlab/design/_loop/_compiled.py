@@ -19,7 +19,7 @@ from researchlab.design._loop._batches import filled_up, row_of, same_layout, st
 from researchlab.design._loop._finite import can_be_non_finite
 from researchlab.design._loop._layout import StateLayout
 from researchlab.design._loop._placement import Placement
-from researchlab.design._loop._program import BAD, CONTROL, ROWS, STEP, StepProgram
+from researchlab.design._loop._program import BAD, CONTROL, ROWS, STEP, CompiledMode, StepProgram
 from researchlab.design._loop._steps import NonFinite, note_step
 from researchlab.design._typevars import S
 
@@ -51,20 +51,16 @@ class CompiledSteps(Generic[S]):
         batches: Batches[S],
         state: S,
         step: int,
-        *,
-        scan_steps: int | None,
-        replicas: int | None,
-        check_finite: bool,
-        replica_metrics: str,
+        mode: CompiledMode,
     ) -> None:
         """Take the parts; the step is compiled at the first ``advance``."""
         self.step = step
         self.at_end = False
         self.non_finite: NonFinite | None = None
-        self.chunk = scan_steps or 1
+        self.chunk = mode.scan_steps or 1
         self.listened_to = True
         self._batches = batches
-        self._scan_steps = scan_steps
+        self._scan_steps = mode.scan_steps
         self._layout = StateLayout(state)
         self._arrays = self._layout.arrays(state)
         self._program = StepProgram(
@@ -72,10 +68,9 @@ class CompiledSteps(Generic[S]):
             config,
             batches.steps,
             self._layout,
-            replicas=replicas,
-            replica_metrics=replica_metrics,
+            mode,
             checked=[index for index, leaf in enumerate(self._arrays) if can_be_non_finite(leaf)]
-            if check_finite
+            if mode.check_finite
             else None,
             has_batches=not batches.is_empty,
         )

@@ -55,10 +55,9 @@ class StateLayout(Generic[S]):
         """
         leaves, treedef = jax.tree_util.tree_flatten(state)
         if treedef != self._treedef:
-            raise StepError(f"the State has another structure now: {self._structure_change(state)}")  # noqa: EM102, TRY003
-        return tuple(
-            self._as_array(position, leaves[index]) for position, index in enumerate(self._dynamic)
-        )  # fmt: skip
+            msg = f"the State has another structure now: {self._structure_change(state)}"
+            raise StepError(msg)
+        return tuple(self._as_array(position, leaves[index]) for position, index in enumerate(self._dynamic))
 
     def state(self, arrays: Sequence[Array], *, copy: bool) -> S:
         """Put a State together outside of a compiled step.
@@ -95,11 +94,11 @@ class StateLayout(Generic[S]):
         """
         leaves, treedef = jax.tree_util.tree_flatten(state)
         if treedef != self._treedef:
-            raise _changed(self._structure_change(state))
+            raise _other_structure(self._structure_change(state))
         for index, leaf in enumerate(leaves):
             if index not in self._dynamic and not _same(self._like[index], leaf):
-                before, after = _shown(self._like[index]), _shown(leaf)
-                raise _changed(f"{self._all_paths[index]}, which is static: before {before}, after {after}")
+                where = f"{self._all_paths[index]}, which is static"
+                raise _changed(where, before=_shown(self._like[index]), after=_shown(leaf))
         checked: list[Array] = []
         for path, before, index in zip(self.paths, arrays, self._dynamic, strict=True):
             after = leaves[index]
@@ -107,7 +106,7 @@ class StateLayout(Generic[S]):
             if array is None or (array.shape, array.dtype) != (before.shape, before.dtype):
                 like = self._like[index]
                 was = f"{_shown(before)} (a Python {type(like).__name__})" if type(like) in _NUMBERS else _shown(before)
-                raise _changed(f"{path}: before {was}, after {_shown(after if array is None else array)}")
+                raise _changed(path, before=was, after=_shown(after if array is None else array))
             checked.append(array)
         return tuple(checked)
 
@@ -148,7 +147,11 @@ def is_dynamic(leaf: object) -> bool:
     return isinstance(leaf, (jax.Array, np.ndarray, np.generic, *_NUMBERS))
 
 
-def _changed(what: str) -> StepError:
+def _changed(where: str, *, before: str, after: str) -> StepError:
+    return _other_structure(f"{where}: before {before}, after {after}")
+
+
+def _other_structure(what: str) -> StepError:
     return StepError(
         f"a compiled step must return a State of the structure, shapes and dtypes that it was given. {what}."
         " Convert it in the step function (`.astype(...)`), or make the initial State so."

@@ -7,7 +7,7 @@ _GROWTH = 2
 
 
 class Pace:
-    """Finds how many steps fit into a quarter of a second, so that a signal is served soon and looking up costs nothing.
+    """Finds how many steps fit into a quarter of a second: a signal is served soon, and looking up costs nothing.
 
     It starts with one step and at most doubles, because nobody knows how long the first step takes. A step that takes
     longer is a segment of its own.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -75,5 +75,5 @@ class Placement:
         if self.sharding is None:
             return {"devices": "1"}
         mesh = getattr(self.sharding, "mesh", None)
-        shape = "x".join(map(str, cast("Any", mesh).devices.shape)) if mesh is not None else ""
+        shape = "x".join(map(str, mesh.devices.shape)) if mesh is not None else ""
         return {"devices": f"{len(self.sharding.device_set)}{f' ({shape})' if shape else ''}"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jax
@@ -13,6 +12,7 @@ from researchlab.errors import ArgumentError, ResearchlabWarning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
 _PAIR = 2
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, Final, Generic, cast
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.core import Tracer
 
 from researchlab.design._loop._batches import row_of
 from researchlab.design._loop._finite import is_finite
@@ -42,6 +44,23 @@ _NOT_TRACEABLE = (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class CompiledMode:
+    """How compiled steps are taken.
+
+    Attributes:
+        scan_steps: so many in one loop on the device; None: one a call.
+        replicas: so many States at once, along a leading axis; None: one.
+        replica_metrics: ``"each"`` or ``"mean_std"``.
+        check_finite: look for NaN and infinities.
+    """
+
+    scan_steps: int | None
+    replicas: int | None
+    replica_metrics: str
+    check_finite: bool
+
+
 class StepProgram(Generic[S]):
     """The functions that are compiled, and what is known of them once they were traced.
 
@@ -57,9 +76,8 @@ class StepProgram(Generic[S]):
         config: Any,
         provider: StepDataProvider[S] | None,
         layout: StateLayout[S],
+        mode: CompiledMode,
         *,
-        replicas: int | None,
-        replica_metrics: str,
         checked: Sequence[int] | None,
         has_batches: bool,
     ) -> None:
@@ -73,8 +91,8 @@ class StepProgram(Generic[S]):
         self._config = config
         self._provider = provider
         self._layout = layout
-        self._replicas = replicas
-        self._replica_metrics = replica_metrics
+        self._replicas = mode.replicas
+        self._replica_metrics = mode.replica_metrics
         self._has_batches = has_batches
         self._mask = 0
         self._constant_metrics: dict[str, Any] = {}
@@ -114,9 +132,8 @@ class StepProgram(Generic[S]):
         """
         while True:
             after = self._trace(arrays, constants, row, step)
-            weak = [
-                index for index, (old, new) in enumerate(zip(arrays, after, strict=True)) if old.weak_type and not new.weak_type
-            ]  # fmt: skip
+            pairs = enumerate(zip(arrays, after, strict=True))
+            weak = [index for index, (old, new) in pairs if old.weak_type and not new.weak_type]
             if not weak:
                 break
             self._layout.make_strong(weak)
@@ -220,7 +237,7 @@ class StepProgram(Generic[S]):
             result: object = self._step_fn(state, self._config, batch)
             after, metrics = state_and_metrics(result)
             flat = flatten_metrics(metrics, 0)
-            computed = {name: value for name, value in flat.items() if isinstance(value, jax.core.Tracer)}
+            computed = {name: value for name, value in flat.items() if isinstance(value, Tracer)}
             self._constant_metrics = {name: value for name, value in flat.items() if name not in computed}
             self._names = tuple(flat)
             return self._layout.taken_apart(after, arrays), computed

@@ -42,7 +42,7 @@ class Event:
     """
 
     timer: Timer
-    fire: Callable[[], None]
+    fire: Callable[[], object]
     needs_metrics: bool = False
 
 
@@ -181,7 +181,7 @@ class LoopRun(Generic[S, C]):
     def _make_events(self, now: float) -> Any:
         loop = self._loop
 
-        def event(cadence: Cadence, fire: Callable[[], None], *, needs_metrics: bool = False) -> Event:
+        def event(cadence: Cadence, fire: Callable[[], object], *, needs_metrics: bool = False) -> Event:
             return Event(Timer(cadence, now=now), fire, needs_metrics)
 
         for function, cadence in loop.callbacks:

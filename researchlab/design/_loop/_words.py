@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +59,7 @@ class MetricLayout:
         return cls(
             tuple(
                 MetricColumn(name, np.dtype(value.dtype))
-                if isinstance(value, jax.core.Tracer)
+                if isinstance(value, Tracer)
                 else MetricColumn(name, None, constant=_on_host(value))
                 for name, value in metrics.items()
             )
