@@ -237,7 +237,7 @@ class StepProgram(Generic[S]):
             result: object = self._step_fn(state, self._config, batch)
             after, metrics = state_and_metrics(result)
             flat = flatten_metrics(metrics, 0)
-            computed = {name: value for name, value in flat.items() if isinstance(value, Tracer)}
+            computed: dict[str, Array] = {name: value for name, value in flat.items() if isinstance(value, Tracer)}
             self._constant_metrics = {name: value for name, value in flat.items() if name not in computed}
             self._names = tuple(flat)
             return self._layout.taken_apart(after, arrays), computed
