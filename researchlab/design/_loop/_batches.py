@@ -45,6 +45,7 @@ class Batches(Generic[S]):
         steps: it, where it computes the batch of any step inside of a compiled one; else None.
         is_empty: there is no data, and each batch is None.
         needs_state: the host has to be shown the State for each batch.
+        remembers: keep what was given since ``forget``, for ``give_back``.
     """
 
     def __init__(self, provider: DataProvider[S] | Iterable[Any] | None) -> None:
@@ -67,6 +68,8 @@ class Batches(Generic[S]):
         self._count = 0  # of batches drawn, those that wait included
         self._waiting: collections.deque[_Drawn] = collections.deque()
         self._held: list[Any] = []
+        self.remembers = False
+        self._given: list[_Drawn] = []
 
     @contextlib.contextmanager
     def held(self, state: S | None) -> Generator[None]:
@@ -98,7 +101,17 @@ class Batches(Generic[S]):
         """
         if self._held:
             return self._held[0]
-        return _batch_of(self._waiting.popleft()) if self._waiting else self._draw(state)
+        if self._waiting:
+            drawn = self._waiting.popleft()
+        elif self.remembers:
+            position = self.position()
+            drawn = _Drawn(self._draw(state), None, position)
+        else:
+            return self._draw(state)
+        batch = _batch_of(drawn)
+        if self.remembers:
+            self._given.append(drawn)
+        return batch
 
     def peek(self, state: S | None) -> Any:
         """Return the next batch, which ``next`` will return again."""
@@ -131,7 +144,25 @@ class Batches(Generic[S]):
         except KeyboardInterrupt:
             self._waiting.extendleft(reversed(taken))
             raise
+        if self.remembers:
+            self._given += taken
         return [drawn.batch for drawn in taken]
+
+    def forget(self) -> None:
+        """Let go of the batches that were remembered."""
+        self._given.clear()
+
+    def give_back(self, count: int) -> None:
+        """Let the last batches, whose steps were not taken, come again.
+
+        Args:
+            count: how many; at most as many as were given since ``forget``.
+        """
+        if self.steps is not None:
+            self.steps.seek(self.steps.step - count)
+        elif not self.is_empty and count:
+            self._waiting.extendleft(reversed(self._given[-count:]))
+        self.forget()
 
     def position(self) -> Any:
         """Return where the data stand, for a checkpoint; None where nobody can tell."""

@@ -63,6 +63,8 @@ class CompiledSteps(Generic[S]):
         self.chunk = mode.scan_steps or 1
         self.listened_to = True
         self._batches = batches
+        # Steps that are on their way when something is found not to be finite are not taken.
+        batches.remembers = mode.check_finite and batches.steps is None
         self._scan_steps = mode.scan_steps
         self._config = config
         self._layout = StateLayout(state)
@@ -117,6 +119,7 @@ class CompiledSteps(Generic[S]):
         """Take up to ``count`` steps."""
         del done
         before = self.step
+        self._batches.forget()
         self._until = time.monotonic() + seconds
         try:
             if self._run is None:
@@ -368,6 +371,7 @@ class CompiledSteps(Generic[S]):
             return
         taken = (int(control[ROWS]) - (self._rows - (self.step - before))) % 2**32
         surplus = self.step - before - taken
+        self._batches.give_back(surplus)
         self.step -= surplus
         self._rows -= surplus
         flags = control[CONTROL:]

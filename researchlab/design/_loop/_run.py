@@ -237,6 +237,7 @@ class LoopRun(Generic[S, C]):
         with contextlib.ExitStack() as stack:
             stack.callback(self._record_files)
             stack.callback(self._record_state)
+            stack.callback(self._wait_for_checkpoints)
             stack.callback(self._reporter.close)
             stack.callback(self._close_progress)
             stack.callback(self._collect_rest)
@@ -250,6 +251,12 @@ class LoopRun(Generic[S, C]):
             return
         if block is not None:
             self._reporter.block(block)
+
+    def _wait_for_checkpoints(self) -> None:
+        try:
+            self._loop.checkpoints.persister.wait()
+        except Exception as error:  # noqa: BLE001 - it must not hide what ended the run
+            _warn(f"a checkpoint was not written: {error}")
 
     def _close_progress(self) -> None:
         if self._progress is not None:
