@@ -17,12 +17,14 @@ class Decision:
     Attributes:
         steps: how many steps to take.
         stop: stop instead.
+        collect: fetch the metrics.
         due: which events are due by the clock.
         recorded: the run is tracked, so that its State is wanted at the end.
     """
 
     steps: int
     stop: bool
+    collect: bool
     due: tuple[bool, ...]
     recorded: bool
 
@@ -55,13 +57,14 @@ class Together:
         # jax.distributed takes SIGTERM itself, and says so here; it raises where that service is off.
         with contextlib.suppress(RuntimeError):
             told = told or bool(multihost_utils.reached_preemption_sync_point(step))
-        own = np.array([proposal.steps % 2**31, told, proposal.recorded, *proposal.due], np.int32)
+        own = np.array([proposal.steps, told, proposal.collect, proposal.recorded, *proposal.due], np.int32)
         everyone: Any = np.asarray(multihost_utils.process_allgather(own)).reshape(self.count, -1)
         return Decision(
             steps=int(everyone[0, 0]),
             stop=bool(everyone[:, 1].any()),
-            recorded=bool(everyone[0, 2]),
-            due=tuple(bool(value) for value in everyone[0, 3:]),
+            collect=bool(everyone[0, 2]),
+            recorded=bool(everyone[0, 3]),
+            due=tuple(bool(value) for value in everyone[0, 4:]),
         )
 
 

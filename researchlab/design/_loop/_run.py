@@ -137,9 +137,14 @@ class LoopRun(Generic[S, C]):
             length -= length % self.steps.chunk  # whole chunks
         stopped = self._signals.received is not None or self.stop_reason is not None
         due = tuple(event.timer.seconds_left(now) == 0.0 for event in self._events)
-        return self._processes.agree(
-            Decision(steps=length, stop=stopped, due=due, recorded=self._recorder is not None), step=step
+        proposal = Decision(
+            steps=length,
+            stop=stopped,
+            collect=now - self._last_collect >= _COLLECT_SECONDS,
+            due=due,
+            recorded=self._recorder is not None,
         )
+        return self._processes.agree(proposal, step=step)
 
     def _done(self, flat: Mapping[str, Any], step: int) -> None:
         self._loop.step = step
@@ -163,8 +168,7 @@ class LoopRun(Generic[S, C]):
             if event.timer.is_due(step, now, by_clock=by_clock if self._processes.count > 1 else None)
         ]
         shows = self._progress is not None
-        is_late = now - self._last_collect >= _COLLECT_SECONDS
-        if is_late or self.steps.room == 1 or any(event.needs_metrics for event in due):
+        if decision.collect or self.steps.room == 1 or any(event.needs_metrics for event in due):
             self._collect(now)
         for event in due:
             event.fire()
