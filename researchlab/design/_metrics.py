@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, SupportsFloat, cast
+from typing import TYPE_CHECKING, Any, SupportsFloat, cast
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,9 @@ import numpy as np
 
 from researchlab.design._nested import flatten_names
 from researchlab.errors import MetricError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 Number = bool | int | float
 
@@ -43,6 +46,13 @@ def to_numbers(flat: Mapping[str, Any], step: int) -> dict[str, Number]:
         MetricError: a value cannot be read as a number.
     """
     return {name: _number(name, value, step) for name, value in flat.items()}
+
+
+def column_numbers(column: NDArray[Any]) -> list[Number]:
+    """Return a metric of several steps (shape ``[n]``) as the Python numbers that ``to_numbers`` gives step by step."""
+    if jnp.issubdtype(column.dtype, jnp.integer):
+        return column.astype(np.uint64 if column.dtype.kind == "u" else np.int64).tolist()
+    return (column if column.dtype.kind == "b" else column.astype(np.float64)).tolist()
 
 
 def to_float(name: str, value: Number, step: int) -> float:

@@ -5,6 +5,7 @@ mlflow takes seconds to import, so it is imported when something is logged.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import posixpath
 import re
@@ -21,7 +22,8 @@ from researchlab.errors import NoActiveRunError, ResearchlabWarning, StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from mlflow.entities import Metric, Param, Run
+    from mlflow import MlflowClient
+    from mlflow.entities import Metric, Param
 
 T = TypeVar("T")
 
@@ -37,9 +39,12 @@ class MLFlowTelemetry(Telemetry[S, C]):
     """Logs to the active MLflow run.
 
     Needs a run that was opened in the same thread: ``with ExperimentTracker(...):`` or ``with mlflow.start_run():``.
-    Nested metrics and parameters get dotted names; JAX and NumPy scalars become Python floats. A Loop sends the metrics
-    in batches, a call from elsewhere reaches MLflow at once. MLflow is for looking at: it stores -0.0 as 0.0 and
-    infinities as 1.8e308.
+    Nested metrics and parameters get dotted names; JAX and NumPy scalars become Python floats. MLflow is for looking
+    at: it stores -0.0 as 0.0 and infinities as 1.8e308.
+
+    A call reaches MLflow at once. A Loop sends its metrics from one background thread instead, to the run that is
+    active when its first metrics come, with the time of each step. ``Telemetry.in_background`` says which steps are
+    sent when a run gives more than MLflow takes (about 400 values a second in SQLite); a slow run is sent whole.
 
     What MLflow would refuse or cut (a name with ``@`` in it, a parameter that has another value already, a parameter
     over 6000 characters) is named in a ResearchlabWarning and never stops a run.
@@ -47,7 +52,7 @@ class MLFlowTelemetry(Telemetry[S, C]):
 
     def __init__(self) -> None:
         """Make it; nothing is imported and no run is needed before the first value is logged."""
-        self._warned_names: set[str] = set()
+        self._names = _Names()
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
         """Log the metrics of one step at once.
@@ -70,17 +75,15 @@ class MLFlowTelemetry(Telemetry[S, C]):
             NoActiveRunError: there is no active MLflow run in this thread.
             StoreError: the store failed.
         """
-        from mlflow.entities import Metric
+        _log_metrics(_active_run("metrics"), entries, self._names)
 
-        run = _active_run("metrics")
-        points = [
-            Metric(name, to_float(name, value, entry.step), entry.timestamp_ms, entry.step)
-            for entry in entries
-            for name, value in entry.metrics.items()
-            if self._is_accepted(name, "metric")
-        ]
-        for chunk in _chunks(points, _METRICS_A_REQUEST):
-            _log_batch(run, f"{len(points)} metric values", metrics=chunk, params=())
+    def in_background(self) -> Telemetry[S, C]:
+        """Return a telemetry for the active run, for a background thread: the active run of MLflow is by thread.
+
+        Raises:
+            NoActiveRunError: there is no active MLflow run in this thread.
+        """
+        return _RunTelemetry(_active_run("metrics"), self._names)
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         """Log parameters, nested ones by dotted name. A parameter that the run has with the same value is left alone.
@@ -95,7 +98,7 @@ class MLFlowTelemetry(Telemetry[S, C]):
         written = {
             name: _written(value)
             for name, value in flatten_names(params, what="parameter").items()
-            if self._is_accepted(name, "parameter")
+            if self._names.accepts(name, "parameter")
         }
         if not written:
             return
@@ -106,7 +109,7 @@ class MLFlowTelemetry(Telemetry[S, C]):
                 new.append(Param(name, value))
             elif not _same_value(stored[name], value[:_PARAM_LENGTH]):
                 _warn(
-                    f"parameter {name!r} of run {run.info.run_id} stays {stored[name]!r:.80}"
+                    f"parameter {name!r} of run {run.run_id} stays {stored[name]!r:.80}"
                     f" and does not become {value!r:.80}: MLflow keeps the first value; use one name for one value"
                 )
             if len(value) > _PARAM_LENGTH:
@@ -117,15 +120,54 @@ class MLFlowTelemetry(Telemetry[S, C]):
         for chunk in _chunks(new, _PARAMS_A_REQUEST):
             _log_batch(run, f"{len(new)} parameters", metrics=(), params=chunk)
 
-    def _is_accepted(self, name: str, what: str) -> bool:
-        problem = _name_problem(name)
-        if problem and name not in self._warned_names:
-            self._warned_names.add(name)
-            _warn(f"{what} {name!r} does not go to MLflow, which refuses the name: {problem}; rename it")
-        return not problem
+
+class _RunTelemetry(Telemetry[S, C]):
+    """Logs metrics to one run, from whichever thread; the parameters stay with the Loop's own thread."""
+
+    def __init__(self, run: _Run, names: _Names) -> None:
+        self._run = run
+        self._names = names
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int) -> None:
+        self.log_metrics_batch([MetricEntry(metrics, step, time.time_ns() // 1_000_000)])
+
+    def log_metrics_batch(self, entries: Sequence[MetricEntry]) -> None:
+        _log_metrics(self._run, entries, self._names)
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        raise NotImplementedError
 
 
-def _active_run(what: str) -> Run:
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """A run of a store, both named: MLflow's own notion of the active ones is another one in each thread."""
+
+    run_id: str
+    tracking_uri: str
+
+    def client(self) -> MlflowClient:
+        from mlflow import MlflowClient
+
+        return MlflowClient(tracking_uri=self.tracking_uri)
+
+
+class _Names:
+    """Which names does MLflow take? Each one that it would refuse is warned about once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, bool] = {}
+
+    def accepts(self, name: str, what: str) -> bool:
+        known = self._known.get(name)
+        if known is None:
+            problem = _name_problem(name)
+            known = self._known[name] = not problem
+            if problem:
+                _warn(f"{what} {name!r} does not go to MLflow, which refuses the name: {problem}; rename it")
+        return known
+
+
+def _active_run(what: str) -> _Run:
     import mlflow
 
     run = mlflow.active_run()
@@ -135,35 +177,44 @@ def _active_run(what: str) -> Run:
             ' `with ExperimentTracker("my-experiment"):` or `with mlflow.start_run():`'
         )
         raise NoActiveRunError(msg)
-    return run
+    return _Run(str(run.info.run_id), mlflow.get_tracking_uri())
 
 
-def _log_batch(run: Run, what: str, *, metrics: Sequence[Metric], params: Sequence[Param]) -> None:
-    from mlflow import MlflowClient
+def _log_metrics(run: _Run, entries: Sequence[MetricEntry], names: _Names) -> None:
+    from mlflow.entities import Metric
+
+    points = [
+        Metric(name, to_float(name, value, entry.step), entry.timestamp_ms, entry.step)
+        for entry in entries
+        for name, value in entry.metrics.items()
+        if names.accepts(name, "metric")
+    ]
+    for chunk in _chunks(points, _METRICS_A_REQUEST):
+        _log_batch(run, f"{len(points)} metric values", metrics=chunk, params=())
+
+
+def _log_batch(run: _Run, what: str, *, metrics: Sequence[Metric], params: Sequence[Param]) -> None:
     from mlflow.exceptions import MlflowException
 
     try:
-        MlflowClient().log_batch(run.info.run_id, metrics=metrics, params=params)
+        run.client().log_batch(run.run_id, metrics=metrics, params=params)
     except (MlflowException, OSError) as error:
         raise _store_error(run, what, error) from error
 
 
-def _stored_params(run: Run) -> dict[str, str]:
-    from mlflow import MlflowClient
+def _stored_params(run: _Run) -> dict[str, str]:
     from mlflow.exceptions import MlflowException
 
     try:
-        return MlflowClient().get_run(run.info.run_id).data.params
+        return run.client().get_run(run.run_id).data.params
     except (MlflowException, OSError) as error:
         raise _store_error(run, "its parameters", error) from error
 
 
-def _store_error(run: Run, what: str, error: Exception) -> StoreError:
-    import mlflow
-
+def _store_error(run: _Run, what: str, error: Exception) -> StoreError:
     said = " ".join(str(error).split())
     return StoreError(
-        f"the MLflow store {mlflow.get_tracking_uri()} did not take {what} of run {run.info.run_id}:"
+        f"the MLflow store {run.tracking_uri} did not take {what} of run {run.run_id}:"
         f" {type(error).__name__}: {said:.300}"
     )
 

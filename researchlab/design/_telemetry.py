@@ -32,7 +32,8 @@ class Telemetry(abc.ABC, Generic[S, C]):
 
     A Loop calls ``log_params`` once, before its first step, with a flat dict of the config, and ``log_metrics`` after
     each step. A subclass for a store that is slow for single values also overrides ``log_metrics_batch``: a Loop then
-    collects steps, and sends them about once a second and at the end of the run, whatever ended it.
+    collects steps, and sends them about once a second and at the end of the run, whatever ended it. One that also has
+    ``in_background`` is sent them from a thread, so that the Loop never waits for it.
     """
 
     @abc.abstractmethod
@@ -56,3 +57,17 @@ class Telemetry(abc.ABC, Generic[S, C]):
         """
         for entry in entries:
             self.log_metrics(entry.metrics, entry.step)
+
+    def in_background(self) -> Telemetry[S, C] | None:
+        """Return the telemetry that may be called from another thread for what is active in this one, or None.
+
+        A Loop then calls ``log_metrics_batch`` of that telemetry from one background thread, and nothing of it from
+        elsewhere. The thread spends about a twentieth of the time on it: the pause after a request is 20 times as long
+        as the request took, and at least a second. A request has up to 1000 values. When more wait, those of the
+        waiting steps are sent whose number is divisible by the smallest power of two that makes them fit, plus the
+        newest; a run that gives less than that is sent whole. The trace of a tracked run has every value.
+
+        A subclass that overrides ``log_metrics`` or ``log_metrics_batch`` below the class that has this method is
+        called as if there were none.
+        """
+        return None

@@ -7,7 +7,7 @@ import struct
 import sys
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
@@ -21,6 +21,9 @@ from researchlab.numerics.dtypes import (
     value_text,
     words,
 )
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _INT64 = range(-(2**63), 2**63)
 # Most metrics are of these: their bits are the memory as it is, without padding or unused bits.
@@ -73,6 +76,28 @@ def encode_scalar(value: Any, *, name: str) -> tuple[str, bytes]:
         except Exception as error:  # whatever a foreign __float__ raises
             raise MetricError(_refusal(name, value, "Log a number.")) from error
     raise MetricError(_refusal(name, value, "Log a number; other values belong in an artifact or in log_config."))
+
+
+def encode_column(values: NDArray[Any], *, name: str) -> tuple[str, NDArray[np.uint8]]:
+    """Return the dtype and the bits of many values of one metric, each as ``encode_scalar`` gives them.
+
+    Args:
+        values: shape ``[n]``.
+        name: the metric's name, for the error.
+
+    Returns:
+        The name of the dtype and the little-endian bytes, of shape ``[n, bytes a value]``; a view where possible.
+
+    Raises:
+        MetricError: ``values`` is not one number a step.
+    """
+    if values.ndim != 1:
+        raise MetricError(_refusal(name, values, "A block holds one number a step."))
+    dtype = dtype_name(values.dtype)
+    if dtype is None or not is_number(values.dtype):
+        raise MetricError(_refusal(name, values, "Log numbers."))
+    column = words(exact(values))
+    return dtype, column.view(np.uint8).reshape(len(values), column.itemsize * column.shape[1])
 
 
 def encode_int(value: int) -> tuple[str, bytes]:

@@ -7,9 +7,10 @@ them. For a server they are kept in the user's cache and sent; what cannot be se
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from researchlab.tracking.record import PATCH_FILE, RECORD_FILE, RECORD_FOLDER
@@ -33,6 +34,8 @@ class RunFiles:
         self._client = client
         self._run_id = str(run.info.run_id)
         self._unsent: list[Path] = []
+        self._unsent_artifacts: list[Path] = []
+        self._artifacts: dict[Path, Path] = {}
         local = local_path(str(run.info.artifact_uri))
         self.is_remote = local is None
         self.root = cache_folder() / "unsent" / self._run_id if local is None else local
@@ -70,13 +73,38 @@ class RunFiles:
         """Have the trace files, which are complete now, sent later."""
         self._unsent += sorted(self.folder.glob("*.arrow"))
 
+    def keep_artifact(self, source: Path, *, folder: str) -> None:
+        """Copy a file of the user's, to be sent at the end; a second time it takes the place of the first copy.
+
+        Args:
+            source: The file.
+            folder: The folder among the artifacts, or "".
+
+        Raises:
+            OSError: It cannot be read, or not be copied.
+            ValueError: The folder is no plain relative one.
+        """
+        parts = PurePosixPath(folder).parts
+        if ".." in parts or "/" in parts:
+            message = f"the artifact folder {folder!r} is no relative one"
+            raise ValueError(message)
+        place = self.root.joinpath(*map(_storable, parts))
+        known = self._artifacts.get(key := Path(os.path.realpath(source)) / folder)
+        path = known or _unused(place / _storable(source.name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_name(path.name + ".tmp")
+        try:
+            shutil.copyfile(source, fresh)
+            fresh.replace(path)
+        finally:
+            fresh.unlink(missing_ok=True)
+        self._artifacts[key] = path
+        if path not in self._unsent_artifacts:
+            self._unsent_artifacts.append(path)
+
     def keep_config(self, name: str, data: bytes) -> None:
         """Write a configuration under its name, with a number where another one has it, to be sent later."""
-        # MLflow cannot give an artifact back whose name holds `#`, `?` or a line feed.
-        wanted = Path(re.sub(r"[^\w. -]", "_", name))
-        numbered = (wanted.with_stem(f"{wanted.stem}-{number}") for number in itertools.count(2))
-        names = itertools.chain([wanted], numbered)
-        path = next(self.root / name for name in names if not (self.root / name).exists())
+        path = _unused(self.root / _storable(name))
         path.write_bytes(data)
         self._unsent.append(path)
 
@@ -86,16 +114,37 @@ class RunFiles:
         Raises:
             MlflowException: The server refused, or did not answer; what is left may be sent later.
         """
-        while self._unsent:
+        self._send(self._unsent)
+
+    def send_artifacts(self) -> None:
+        """Send the user's files, apart from our own: one that a server refuses must not cost the record.
+
+        Raises:
+            MlflowException: The server refused, or did not answer; what is left may be sent later.
+        """
+        self._send(self._unsent_artifacts)
+
+    def _send(self, unsent: list[Path]) -> None:
+        while unsent:
             if self.is_remote:
-                path = self._unsent[0]
+                path = unsent[0]
                 folder = path.parent.relative_to(self.root).as_posix()
                 place = None if folder == "." else folder
                 with quiet_mlflow():
                     self._client.log_artifact(self._run_id, str(path), place)
-            del self._unsent[0]
+            del unsent[0]
 
     def discard(self) -> None:
         """Remove the copies of what has been sent."""
         if self.is_remote:
             shutil.rmtree(self.root, ignore_errors=True)
+
+
+def _storable(name: str) -> str:
+    # MLflow cannot give an artifact back whose name holds `#`, `?` or a line feed.
+    return re.sub(r"[^\w. -]", "_", name)
+
+
+def _unused(wanted: Path) -> Path:
+    numbered = (wanted.with_stem(f"{wanted.stem}-{number}") for number in itertools.count(2))
+    return next(path for path in itertools.chain([wanted], numbered) if not path.exists())

@@ -25,7 +25,7 @@ from researchlab.tracking._signals import Terminated, deferred_signals
 from researchlab.tracking._tags import RUN_ID_TAG, start_tags
 from researchlab.tracking._warning import warn
 from researchlab.tracking.environment import describe_environment, with_jax_facts
-from researchlab.tracking.record import Record, ResultRecord
+from researchlab.tracking.record import ExecutionRecord, Record, ResultRecord
 from researchlab.tracking.request import Reply
 from researchlab.tracking.runs import names_that_start_with
 from researchlab.tracking.store import first_line, impatient, quiet_mlflow
@@ -232,6 +232,36 @@ class LiveRun:
         else:
             self._inputs.declare(path)
 
+    def log_artifact(self, path: Path, *, folder: str) -> None:
+        """Keep a copy of a file as an artifact; a failure costs a warning.
+
+        Args:
+            path: The file.
+            folder: The folder among the artifacts, or "".
+        """
+        try:
+            with _opened.paused():
+                self._files.keep_artifact(path, folder=folder)
+        except (OSError, ValueError) as error:
+            problem = f"The file {path} did not become an artifact: {first_line(error)}."
+            self.record = self.record.model_copy(update={"not_recorded": (*self.record.not_recorded, problem)})
+            warn(problem)
+
+    def record_execution(self, facts: Mapping[str, str], *, source: str) -> None:
+        """Add how a Loop was executed to the record, once for each way.
+
+        Args:
+            facts: Name to value.
+            source: The Loop.
+        """
+        execution = ExecutionRecord(source=source, facts=dict(facts))
+        if execution in self.record.executions:
+            return
+        self.record = self.record.model_copy(update={"executions": (*self.record.executions, execution)})
+        # For a run that is killed outright; where it cannot be written now, the end of the run tries again.
+        with _opened.paused(), contextlib.suppress(OSError):
+            self._files.keep_record(self.record.to_json())
+
     def end_at_exit(self) -> None:
         """End a run whose block was never left: the process ends inside it, or on another thread."""
         self.end(None, left=False)
@@ -281,6 +311,7 @@ class LiveRun:
             answers = not self._files.is_remote or attempt(lambda: self._client.get_run(self.mlflow_run_id))
             if answers:
                 attempt(self._files.send)
+                attempt(self._files.send_artifacts)
                 attempt(lambda: self._fluent.end(status))
         if not failures:
             self._files.discard()

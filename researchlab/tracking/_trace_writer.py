@@ -16,15 +16,20 @@ import pyarrow as pa
 from researchlab.errors import MetricError, RecordError, ResearchlabWarning
 from researchlab.numerics.dtypes import raw_bytes
 from researchlab.numerics.scalars import encode_scalar
+from researchlab.tracking._trace_batches import POINTS_PER_BATCH, PointBatches, encode_block
 from researchlab.tracking._trace_format import METRICS_FILE, METRICS_SCHEMA, STATE_FILE, STATE_SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from researchlab.numerics.leaves import Leaf
+    from numpy.typing import NDArray
 
-POINTS_PER_BATCH: Final = 4096
+    from researchlab.numerics.leaves import Leaf
+    from researchlab.tracking._trace_batches import EncodedBlock, Row
+
+#: Points that were added and not yet written; beyond, whoever adds waits.
+MOST_WAITING: Final = 1 << 18
 
 
 class TraceWriter:
@@ -53,10 +58,10 @@ class TraceWriter:
         self._flush_interval = flush_interval
         self._pid = os.getpid()
         self._changed = threading.Condition()
-        self._rows: list[tuple[str, int, str, bytes, float]] = []
+        self._queue: list[list[Row] | EncodedBlock] = []
+        self._waiting = 0  # points in the queue
         self._names: set[str] = set()
-        self._name_codes: dict[str, int] = {}  # these two belong to the thread
-        self._dtype_codes: dict[str, int] = {}
+        self._batches = PointBatches()  # it belongs to the thread
         self._added = self._written = self._wanted = 0
         self._closing = self._closed = False
         self._failure: Exception | None = None
@@ -99,6 +104,24 @@ class TraceWriter:
     def add_metric(self, name: str, value: Any, step: int) -> None:
         """Add one point; see ``add_metrics``."""
         self._append([(name, _checked_step(step, (name,)), *encode_scalar(value, name=name), time.time())])
+
+    def add_block(
+        self, steps: NDArray[np.int64], times: NDArray[np.float64], columns: Mapping[str, NDArray[Any]]
+    ) -> None:
+        """Add a point of each metric for each of several steps: the same rows as ``add_metrics`` for each step in turn.
+
+        Args:
+            steps: shape ``[n]``.
+            times: when each step ended, in seconds since 1970, of shape ``[n]``.
+            columns: name to the values, of shape ``[n]`` and any number dtype. They are copied.
+
+        Raises:
+            MetricError: a column is not of numbers, or not as long as the steps, or a name is not text.
+            RecordError: the trace is closed, or could not be written.
+        """
+        if len(steps) and columns and not self._is_forked():
+            block = encode_block(steps, times, columns)
+            self._enqueue(block, block.points, block.names)
 
     def set_state(self, leaves: Sequence[Leaf], step: int | None, *, source: str) -> None:
         """Keep a State.
@@ -168,63 +191,66 @@ class TraceWriter:
             self._state_stream.close()
         self._metrics_stream.close()
 
-    def _append(self, rows: list[tuple[str, int, str, bytes, float]]) -> None:
-        if not rows or self._is_forked():
-            return
+    def _append(self, rows: list[Row]) -> None:
+        if rows and not self._is_forked():
+            self._enqueue(rows, len(rows), [row[0] for row in rows])
+
+    def _enqueue(self, piece: list[Row] | EncodedBlock, points: int, names: Iterable[str]) -> None:
         with self._changed:
+            if self._added - self._written >= MOST_WAITING:
+                # Whoever computes faster than the disk takes it waits here, so that memory does not grow.
+                self._changed.wait_for(lambda: self._added - self._written < MOST_WAITING or self._cannot_write())
             self._check_open()
-            new = {row[0] for row in rows if row[0] not in self._names}
+            new = set(names) - self._names
             for name in new:
                 _check_name(name)
             self._names |= new
-            waiting = len(self._rows)
-            self._rows.extend(rows)
-            self._added += len(rows)
+            if isinstance(piece, list) and self._queue and isinstance(self._queue[-1], list):
+                self._queue[-1].extend(piece)
+            else:
+                self._queue.append(piece)
+            was_idle, was_urgent = not self._waiting, self._waiting >= POINTS_PER_BATCH
+            self._waiting += points
+            self._added += points
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="researchlab-trace", daemon=True)
                 self._thread.start()
-            if not waiting or waiting + len(rows) >= POINTS_PER_BATCH:
+            if was_idle or (not was_urgent and self._waiting >= POINTS_PER_BATCH):
                 self._changed.notify_all()
+
+    def _cannot_write(self) -> bool:
+        return self._failure is not None or self._closing
 
     def _work(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._rows or self._closing)
+                self._changed.wait_for(lambda: self._queue or self._closing)
                 self._changed.wait_for(self._is_urgent, timeout=self._flush_interval)
-                rows, self._rows = self._rows, []
-                if not rows and self._closing:
+                pieces, self._queue, self._waiting = self._queue, [], 0
+                if not pieces and self._closing:
                     return
-            failure: Exception | None = None
-            try:
-                for start in range(0, len(rows), POINTS_PER_BATCH):
-                    self._metrics_stream.write(self._batch(rows[start : start + POINTS_PER_BATCH]))
-            except Exception as error:  # noqa: BLE001 - shown to whoever adds, flushes or closes next
-                failure = error
-            with self._changed:
-                self._written += len(rows)
-                self._failure = failure or self._failure
-                self._changed.notify_all()
-                if failure is not None:
-                    return
+            for piece in pieces:
+                failure: Exception | None = None
+                points = len(piece) if isinstance(piece, list) else piece.points
+                try:
+                    for batch in self._batches.of(piece):
+                        self._metrics_stream.write(batch)
+                except Exception as error:  # noqa: BLE001 - shown to whoever adds, flushes or closes next
+                    failure = error
+                with self._changed:
+                    self._written += points
+                    self._failure = failure or self._failure
+                    self._changed.notify_all()
+                    if failure is not None:
+                        return
 
     def _is_urgent(self) -> bool:
-        return self._closing or self._wanted > self._written or len(self._rows) >= POINTS_PER_BATCH
+        return self._closing or self._wanted > self._written or self._waiting >= POINTS_PER_BATCH
 
     def _wait_until_written(self, target: int) -> None:
         self._changed.notify_all()
         self._changed.wait_for(lambda: self._written >= target or self._failure is not None)
         self._check_written()
-
-    def _batch(self, rows: list[tuple[str, int, str, bytes, float]]) -> pa.RecordBatch:
-        names, steps, dtypes, bits, times = zip(*rows, strict=True)
-        columns = [
-            _dictionary(names, self._name_codes),
-            pa.array(steps, pa.int64()),
-            _dictionary(dtypes, self._dtype_codes),
-            pa.array(bits, pa.binary()),
-            pa.array(times, pa.float64()),
-        ]
-        return pa.RecordBatch.from_arrays(columns, schema=METRICS_SCHEMA)
 
     def _write_state(self, leaves: Sequence[Leaf], step: int | None, source: str) -> None:
         try:
@@ -307,12 +333,6 @@ def _check_name(name: Any) -> None:
     except (AttributeError, UnicodeEncodeError) as error:
         msg = f"Metric name {name!r} is not text that can be stored: use a str without lone surrogates."
         raise MetricError(msg) from error
-
-
-def _dictionary(values: Sequence[str], codes: dict[str, int]) -> pa.DictionaryArray:
-    # The dictionary only ever grows at its end, so that a code means the same in every batch.
-    indices = np.fromiter((codes.setdefault(value, len(codes)) for value in values), np.int32, len(values))
-    return pa.DictionaryArray.from_arrays(pa.array(indices), pa.array(list(codes), pa.string()))
 
 
 def _unchanging(leaf: Leaf) -> Leaf:

@@ -244,6 +244,19 @@ class EnvironmentRecord(_Document):
     jax: dict[str, str] = {}
 
 
+class ExecutionRecord(_Document):
+    """How a Loop was executed, which can change the bits that it gives.
+
+    Attributes:
+        source: The Loop, as its States are called: ``loop``, ``loop-2``.
+        facts: Name to value: mode, scan length, metrics with their dtypes, devices. Only what two runs both name is
+            compared.
+    """
+
+    source: str
+    facts: dict[str, str] = {}
+
+
 class ResultRecord(_Document):
     """How the run ended.
 
@@ -280,6 +293,7 @@ class Record(_Document):
         inputs: What it imported and read beside the snapshot, known when it has ended.
         folders: Folders of the repository, relative to it, that were there when the run wrote files into them or listed
             them, and that the snapshot does not hold, since git keeps no empty or ignored folder.
+        executions: How its Loops were executed, each way of each Loop once, in the order of their first runs.
         result: How it ended, or None while it lives.
         volatile: Globs of metrics that are not judged.
         not_recorded: What could not be recorded, in words.
@@ -298,6 +312,7 @@ class Record(_Document):
     environment: EnvironmentRecord
     inputs: tuple[InputRecord, ...] = ()
     folders: tuple[NativeText, ...] = ()
+    executions: tuple[ExecutionRecord, ...] = ()
     result: ResultRecord | None = None
     volatile: tuple[str, ...] = ()
     not_recorded: tuple[str, ...] = ()

@@ -205,6 +205,32 @@ class ExperimentTracker:
         with live.trace_kept():
             live.trace.set_state(leaves_of(state), step, source=source)
 
+    def record_metric_block(self, block: _recording.MetricBlock) -> None:
+        """Keep the metrics of several steps in the trace with their exact bits (a Loop calls this)."""
+        live = self._entered("record_metric_block")
+        with live.trace_kept():
+            live.trace.add_block(block.steps, block.times, block.columns)
+
+    def record_artifact(self, path: Path, *, folder: str = "") -> None:
+        """Make a file an artifact of the run (a Loop calls this for what a Visualizer wrote).
+
+        The file is copied at once; a second call with the same path replaces the artifact. A failure is warned about.
+
+        Args:
+            path: The file.
+            folder: The folder among the artifacts, with ``/`` between folders; by default their root.
+        """
+        self._entered("record_artifact").log_artifact(path, folder=folder)
+
+    def record_execution(self, facts: Mapping[str, str], *, source: str) -> None:
+        """Keep in the record how a Loop was executed: what differs is named in a re-execution (a Loop calls this).
+
+        Args:
+            facts: Name to value. Name every fact each time: only what two runs both name is compared.
+            source: The Loop, as its States are called.
+        """
+        self._entered("record_execution").record_execution(facts, source=source)
+
     def _entered(self, what: str) -> LiveRun:
         if self._live is None:
             message = (
