@@ -154,7 +154,8 @@ class Reporter:
             if target is None:
                 self._asks_for_background = False
             else:
-                sender = self._sender = BackgroundSender(target, recorded=self._recorder is not None)
+                name, recorded = type(telemetry).__name__, self._recorder is not None
+                sender = self._sender = BackgroundSender(target, name=name, recorded=recorded)
         return sender
 
     def _flush(self, telemetry: Telemetry[Any, Any], *, is_last: bool = False) -> StoreError | None:
