@@ -39,8 +39,8 @@ class BackgroundSender:
     The pause after a request is 20 times as long as the request took, and at least a second. A request has up to 1000
     values. When more wait, those steps are sent that ``thinned`` keeps; a run that gives less than that is sent whole.
 
-    What goes wrong in the thread is told to the thread that adds and closes: a store that fails is warned about once
-    and asked again, any other exception is raised there.
+    What goes wrong in the thread is told to the thread that adds and closes: a StoreError is warned about once, and the
+    store is asked again; a ResearchlabWarning is warned about; any other exception is raised.
     """
 
     def __init__(self, telemetry: Telemetry[Any, Any], *, name: str, recorded: bool) -> None:
@@ -63,6 +63,7 @@ class BackgroundSender:
         self._is_closing = self._is_given_up = self._is_done = False
         self._failure: BaseException | None = None
         self._refusal: StoreError | None = None
+        self._messages: list[str] = []
         self._has_warned = False
         self._steps = self._steps_sent = 0
         self._is_thinned = False
@@ -164,6 +165,10 @@ class BackgroundSender:
                 self._telemetry.log_metrics_batch(entries)
         except StoreError as error:
             return error
+        except ResearchlabWarning as warning:
+            # Delivered, with something to say: a warning of this thread could get lost among those of the Loop's.
+            with self._changed:
+                self._messages.append(str(warning))
         return None
 
     def _thin(self, most: int) -> None:
@@ -176,6 +181,10 @@ class BackgroundSender:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
+        with self._changed:
+            messages, self._messages = self._messages, []
+        for message in messages:
+            _warn(message)
         refusal = self._refusal
         if and_refusal and refusal is not None and not self._has_warned:
             self._has_warned = True

@@ -155,6 +155,20 @@ def test_an_exception_of_another_kind_is_raised_at_the_end(store):
     sender.close()
 
 
+def test_what_the_store_has_to_say_of_metrics_that_it_took_is_a_warning_of_the_loop(store, hasty):
+    def log_metrics_batch(entries):
+        store.entries += entries
+        msg = "metric 'a@b' is refused"
+        raise ResearchlabWarning(msg)
+
+    store.log_metrics_batch = log_metrics_batch
+    sender = sender_for(store)
+    sender.add(entry(1))
+    with pytest.warns(ResearchlabWarning, match="'a@b' is refused"):
+        sender.close()
+    assert [item.step for item in store.entries] == [1]
+
+
 def test_what_a_store_refuses_waits_and_is_sent_again(store, hasty):
     store.error = StoreError("store is down")
     store.gate.clear()
