@@ -41,7 +41,7 @@ def execution_differences(recorded: Record, present: Record) -> tuple[str, ...]:
             ]
         was_killed = recorded.result is None or recorded.result.status == "KILLED"
         if len(stored) > len(received) or (len(stored) < len(received) and not was_killed):
-            lines.append(f"{printable(source)}: ran in {counted(len(stored), 'way')} -> in {len(received)}")
+            lines.append(f"{printable(source)}: ran in {counted(len(stored), 'mode')} -> in {len(received)}")
     return tuple(lines)
 
 
