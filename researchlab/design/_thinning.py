@@ -56,7 +56,8 @@ def entries_of(part: Part) -> list[MetricEntry]:
     if isinstance(part, MetricEntry):
         return [part]
     names = tuple(part.columns)
-    rows: Any = zip(*(column_numbers(column) for column in part.columns.values()), strict=True)
+    columns = [column_numbers(column) for column in part.columns.values()]
+    rows: Any = zip(*columns, strict=True) if columns else itertools.repeat((), len(part.steps))
     steps, times = part.steps.tolist(), (part.times * 1000).astype(np.int64).tolist()
     return [
         MetricEntry(dict(zip(names, row, strict=True)), step, time)
