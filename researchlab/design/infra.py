@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from researchlab.design._data import ArrayDataProvider, DataProvider, FunctionDataProvider, StepDataProvider
+from researchlab.design._data import (
+    ArrayDataProvider,
+    DataProvider,
+    FunctionDataProvider,
+    GrainDataProvider,
+    IterableDataProvider,
+    StepDataProvider,
+)
 from researchlab.design._equinox_persister import EquinoxPersister
 from researchlab.design._mlflow_telemetry import MLFlowTelemetry
 from researchlab.design._persister import Persister
@@ -14,6 +21,8 @@ __all__ = [
     "DataProvider",
     "EquinoxPersister",
     "FunctionDataProvider",
+    "GrainDataProvider",
+    "IterableDataProvider",
     "MLFlowTelemetry",
     "MetricEntry",
     "Persister",
