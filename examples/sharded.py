@@ -92,7 +92,10 @@ def main() -> None:
             jax.distributed.initialize(address, num_processes=PROCESSES, process_id=0)
             loop = simulate(config)
             jax.distributed.shutdown()
-    print(f"{tracker.run_name}: {loop.step} steps on {PROCESSES} processes; the other one ended with {other.returncode}")
+    order = loop.step_fn(loop.state, config, None)[1]["order"]
+    print(
+        f"{tracker.run_name}: {loop.step} steps, order {float(order):.4f}; the other process returned {other.returncode}"
+    )
 
 
 if __name__ == "__main__":

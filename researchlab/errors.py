@@ -115,6 +115,10 @@ class DataError(ResearchlabError, ValueError):
     """A provider of batches cannot be brought to where it is asked to go, or cannot give a batch."""
 
 
+class MissingPackageError(ResearchlabError, ImportError):
+    """An optional package is needed and not installed."""
+
+
 class LeafError(ResearchlabError, ValueError):
     """A leaf of a State cannot be read on this host, or two arrays cannot be compared."""
 

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from researchlab.design._checkpoint_persister import CheckpointPersister
-from researchlab.design._data import ArrayDataProvider, DataProvider, FunctionDataProvider, StepDataProvider
+from researchlab.design._data import (
+    ArrayDataProvider,
+    DataProvider,
+    FunctionDataProvider,
+    GrainDataProvider,
+    IterableDataProvider,
+    StepDataProvider,
+)
 from researchlab.design._equinox_persister import EquinoxPersister
 from researchlab.design._mlflow_telemetry import MLFlowTelemetry
 from researchlab.design._persister import Checkpoint, Persister
@@ -17,6 +24,8 @@ __all__ = [
     "DataProvider",
     "EquinoxPersister",
     "FunctionDataProvider",
+    "GrainDataProvider",
+    "IterableDataProvider",
     "MLFlowTelemetry",
     "MetricEntry",
     "Persister",
