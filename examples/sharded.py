@@ -92,10 +92,7 @@ def main() -> None:
             jax.distributed.initialize(address, num_processes=PROCESSES, process_id=0)
             loop = simulate(config)
             jax.distributed.shutdown()
-    order = loop.step_fn(loop.state, config, None)[1]["order"]
-    print(
-        f"{tracker.run_name}: {loop.step} steps, order {float(order):.4f}; the other process returned {other.returncode}"
-    )
+    print(f"{tracker.run_name}: {loop.step} steps on {PROCESSES} processes; the other one returned {other.returncode}")
 
 
 if __name__ == "__main__":
