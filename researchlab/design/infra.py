@@ -12,9 +12,11 @@ from researchlab.design._data import (
     StepDataProvider,
 )
 from researchlab.design._equinox_persister import EquinoxPersister
+from researchlab.design._matplotlib_visualizer import MatplotlibVisualizer
 from researchlab.design._mlflow_telemetry import MLFlowTelemetry
 from researchlab.design._persister import Checkpoint, Persister
 from researchlab.design._telemetry import MetricEntry, Telemetry
+from researchlab.design._video_visualizer import VideoVisualizer
 from researchlab.design._visualizer import Visualizer
 
 __all__ = [
@@ -27,9 +29,11 @@ __all__ = [
     "GrainDataProvider",
     "IterableDataProvider",
     "MLFlowTelemetry",
+    "MatplotlibVisualizer",
     "MetricEntry",
     "Persister",
     "StepDataProvider",
     "Telemetry",
+    "VideoVisualizer",
     "Visualizer",
 ]
