@@ -166,7 +166,7 @@ def test_any_name_will_do(tmp_path, name, monkeypatch):
 
 
 def test_a_frame_of_another_size_is_named_and_the_rest_is_kept(tmp_path):
-    video = VideoVisualizer(tmp_path / "film.mp4", frame=lambda size: np.zeros(size))
+    video = VideoVisualizer(tmp_path / "film.mp4", frame=np.zeros)
     video.render((32, 48))
     with pytest.raises(FrameError, match="are 48 x 32 pixels, and this one is 40 x 32"):
         video.render((32, 40))

@@ -277,7 +277,7 @@ class LoopRun(Generic[S, C]):
         if visualizer is None or not self._can_render:
             return
         try:
-            for path in getattr(visualizer, "finish_recording", tuple)():
+            for path in visualizer.finish_recording():
                 record_artifact(self._recorder, path)
         except Exception as error:  # noqa: BLE001 - a picture is never worth the run
             _warn(f"what {type(visualizer).__name__} recorded is not an artifact of the run: {error!r}")
