@@ -14,6 +14,7 @@ from researchlab.design._data import (
 from researchlab.design._equinox_persister import EquinoxPersister
 from researchlab.design._matplotlib_visualizer import MatplotlibVisualizer
 from researchlab.design._mlflow_telemetry import MLFlowTelemetry
+from researchlab.design._orbax_persister import OrbaxPersister
 from researchlab.design._persister import Checkpoint, Persister
 from researchlab.design._telemetry import MetricEntry, Telemetry
 from researchlab.design._video_visualizer import VideoVisualizer
@@ -31,6 +32,7 @@ __all__ = [
     "MLFlowTelemetry",
     "MatplotlibVisualizer",
     "MetricEntry",
+    "OrbaxPersister",
     "Persister",
     "StepDataProvider",
     "Telemetry",
