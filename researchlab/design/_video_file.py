@@ -198,7 +198,11 @@ def _ffmpeg() -> str:
         raise MissingPackageError(msg)
     import imageio_ffmpeg
 
-    return imageio_ffmpeg.get_ffmpeg_exe()
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        msg = f"imageio-ffmpeg has no ffmpeg for this platform: {error}"
+        raise MissingPackageError(msg) from None
 
 
 def _quoted(path: Path) -> str:

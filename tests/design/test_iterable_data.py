@@ -191,6 +191,7 @@ def test_closing_ends_the_generator_behind_it():
 @pytest.mark.parametrize(
     "ending", ["pass", "raise SystemExit(3)", "raise KeyboardInterrupt", "os.kill(os.getpid(), 2)"]
 )
+@pytest.mark.slow
 def test_the_interpreter_ends_while_batches_are_drawn(ending):
     code = f"""
 import itertools, os
@@ -207,6 +208,7 @@ for _ in range(5):
     assert "Fatal" not in finished.stderr
 
 
+@pytest.mark.slow
 def test_a_forked_process_is_told_that_it_has_no_thread():
     code = """
 import itertools, os, warnings

@@ -63,7 +63,8 @@ def test_without_clearing_a_function_can_move_what_it_drew():
     assert np.array_equal(moving.render(wave(1)), MatplotlibVisualizer(draw).render(wave(1)))
 
 
-def test_frames_are_recorded_into_a_list_or_a_video(tmp_path):
+def test_frames_are_recorded_into_a_list_or_a_video(tmp_path, monkeypatch):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")  # imageio would fork, of which JAX warns
     iio = pytest.importorskip("imageio.v3")
     pytest.importorskip("imageio_ffmpeg")
     listed = MatplotlibVisualizer(draw, record=True, figsize=(3, 2), dpi=51)
@@ -75,8 +76,8 @@ def test_frames_are_recorded_into_a_list_or_a_video(tmp_path):
     filmed.close()
     assert filmed.frames == []
     assert filmed.artifacts() == (tmp_path / "film.mp4",)
-    with warnings.catch_warnings():  # imageio forks, and leaves the pipes of its ffmpeg to the garbage collector
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings():  # imageio leaves the pipes of its ffmpeg to the garbage collector
+        warnings.simplefilter("ignore", ResourceWarning)
         frames = iio.imread(tmp_path / "film.mp4")
         gc.collect()
     assert frames.shape == (5, 102, 154, 3)

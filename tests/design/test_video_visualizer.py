@@ -22,19 +22,18 @@ iio = pytest.importorskip("imageio.v3")
 imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 
 
+@pytest.fixture(autouse=True)
+def _imageio_does_not_fork(monkeypatch):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")  # JAX warns of it; what we write with never forks
+
+
 def read(path, **options):
-    # imageio forks, which JAX warns of, and leaves the pipes of its ffmpeg to the garbage collector.
+    # imageio leaves the pipes of its ffmpeg to the garbage collector.
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore", ResourceWarning)
         frames = iio.imread(path, **options)
         gc.collect()
     return frames
-
-
-def seconds(path):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return imageio_ffmpeg.count_frames_and_secs(str(path))[1]
 
 
 def image(number, height=48, width=64):
@@ -116,6 +115,7 @@ def test_a_visualizer_that_goes_finishes_its_video(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["pass", "raise SystemExit(0)", "raise KeyboardInterrupt"])
+@pytest.mark.slow
 def test_the_end_of_the_interpreter_finishes_the_video(tmp_path, ending):
     code = f"""
 import numpy as np
@@ -133,6 +133,7 @@ for number in range(5):
     assert len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_a_forked_process_leaves_the_video_alone(tmp_path):
     code = """
 import os, warnings

@@ -9,18 +9,25 @@ import equinox as eqx
 import jax
 
 from researchlab.design import (
+    ArrayDataProvider,
     Config,
     DataProvider,
     EquinoxPersister,
     FieldSelector,
+    FunctionDataProvider,
+    GrainDataProvider,
+    IterableDataProvider,
     Kernel,
     Loop,
+    MatplotlibVisualizer,
     MLFlowTelemetry,
     Persister,
     SelectedKernel,
     Selector,
     State,
+    StepDataProvider,
     Telemetry,
+    VideoVisualizer,
     Visualizer,
     flatten_config,
     flatten_pytree,
@@ -29,7 +36,7 @@ from researchlab.design import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
 
@@ -68,6 +75,19 @@ class Keeping(Persister[Walker, Settings]):
 class Drawing(Visualizer[Walker]):
     def _render_frame(self, state: Walker) -> str:
         return str(state.x)
+
+
+class Stepwise(StepDataProvider[Walker]):
+    def traced_batch(self, constants: Any, row: Any, state: Walker, step: jax.Array) -> jax.Array:
+        return state.x + step
+
+
+def draw(axes: Any, state: Walker) -> None:
+    axes.plot(state.x)
+
+
+def image(state: Walker) -> jax.Array:
+    return state.x
 
 
 def step(state: Walker, config: Settings, batch: float) -> tuple[Walker, dict[str, jax.Array]]:
@@ -112,6 +132,21 @@ assert_type(loop.config, Settings)
 assert_type(loop.step, int)
 Loop(config, state, selected, [1.0, 2.0], Printing(), Keeping())
 Loop(config, state, step, None)
+
+arrays: DataProvider[Walker] = ArrayDataProvider(
+    {"x": jax.numpy.zeros(8)}, 4, key=jax.random.key(0), shuffle=True, epochs=2
+)
+Loop(config, state, step, arrays, visualizer=VideoVisualizer("out.mp4", 30, frame=image))
+Loop(config, state, step, FunctionDataProvider(image), visualizer=MatplotlibVisualizer(draw, record=True, path="a.gif"))
+Loop(config, state, step, IterableDataProvider([1.0], prefetch=2, to_device=True))
+Loop(config, state, step, GrainDataProvider(object(), prefetch=2))
+Loop(config, state, step, Stepwise())
+assert_type(Stepwise().step, int)
+assert_type(Stepwise().num_batches, int | None)
+arrays.seek(3)
+arrays.set_position(arrays.get_position())
+arrays.close()
+finished: Sequence[Path] = Drawing().finish_recording()
 
 telemetry = MLFlowTelemetry()
 persister = EquinoxPersister()
