@@ -299,9 +299,8 @@ def memory() -> None:
                     print(f"    after {done:>9,} steps  {resident() / 2**20:8.1f} MiB")
             seconds = time.perf_counter() - began
         size = sum(path.stat().st_size for path in Path(folder).rglob("metrics*"))
-        print(
-            f"    {1e6 / seconds:,.0f} steps a second, {1e7 / seconds:,.0f} values; the trace has {size / 2**20:.0f} MiB"
-        )
+        rates = f"{1e6 / seconds:,.0f} steps a second, {1e7 / seconds:,.0f} values"
+        print(f"    {rates}; the trace has {size / 2**20:.0f} MiB")
 
 
 def resident() -> int:

@@ -171,6 +171,6 @@ def _array(entry: StoredLeaf, data: NDArray[Any]) -> jax.Array:
 
 
 def with_weak_type(array: jax.Array) -> jax.Array:
-    """Return an array as jax holds one made of a Python number; a strong one would promote, and compute, differently."""
+    """Return an array as jax makes one of a Python number; a strong one would promote, and compute, differently."""
     number = {"i": 0, "f": 0.0, "c": 0j}[array.dtype.kind]
     return jnp.broadcast_to(jnp.asarray(number), array.shape).at[...].set(array)
