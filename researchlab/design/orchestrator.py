@@ -20,7 +20,7 @@ from researchlab.design._loop._run import LoopRun
 from researchlab.design._nested import children, flatten_names
 from researchlab.design._persister import Checkpoint
 from researchlab.design._typevars import C, S
-from researchlab.errors import ArgumentError
+from researchlab.errors import ArgumentError, StepError
 
 if TYPE_CHECKING:
     from researchlab.design._data import DataProvider
@@ -152,6 +152,7 @@ class Loop(Generic[S, C]):
         self.progress = progress
         self.can_render = True
         self._state = initial_state
+        self._lost: StepError | None = None
         self._batches = Batches(data_provider)
         self._has_logged_config = False
         self._run: LoopRun[S, C] | None = None
@@ -161,12 +162,16 @@ class Loop(Generic[S, C]):
     @property
     def state(self) -> S:
         """The current State."""
-        return self._state if self._run is None else self._run.steps.state()
+        if self._run is not None:
+            return self._run.steps.state()
+        if self._lost is not None:
+            raise self._lost
+        return self._state
 
     @state.setter
     def state(self, state: S) -> None:
         if self._run is None:
-            self._state = state
+            self._state, self._lost = state, None
         else:
             self._run.steps.replace(state)
 
@@ -211,9 +216,7 @@ class Loop(Generic[S, C]):
             CheckpointError: a checkpoint cannot be written, or the one to go on from has another structure.
         """
         count = whole_number("num_steps", num_steps, at_least=0)
-        if self._run is not None:
-            msg = "this Loop is running already: a callback may end its run by loop.stop(), and not start another one"
-            raise ArgumentError(msg)
+        self._check_is_idle("run()")
         window = Profile(profile, Path(profile_dir))
         target = self.step + count
         if resume is not None:
@@ -226,6 +229,7 @@ class Loop(Generic[S, C]):
             saves_at_end=resume is not None or self.save_cadence is None,
         )
         self._run = run
+        self._state = cast("S", None)  # the steps have it: one of the caller's may be let go
         try:
             run.run()
         finally:
@@ -253,6 +257,7 @@ class Loop(Generic[S, C]):
             StepError: as ``run``.
             MetricError: as ``run``.
         """
+        self._check_is_idle("dry_run()")
         return dry_run(self._steps(), self._batches, self.state)
 
     def save_checkpoint(self, path: Path | str) -> None:
@@ -275,11 +280,11 @@ class Loop(Generic[S, C]):
             CheckpointError: the file is damaged, or of another structure.
             DataError: the data provider cannot be put where it was.
         """
-        found = self.checkpoints.load(Path(path), self.checkpoint())
+        self._check_is_idle("load_checkpoint()")
+        found = self.checkpoints.load(Path(path), self._like())
         if found.data is not None:
             self._batches.go_to(found.step, found.data)
         self.state, self.config, self.step = found.state, found.config, found.step
-        self._compiled = None  # the config is bound to it
 
     def checkpoint(self) -> Checkpoint[S, C]:
         """Return what a checkpoint of the current step holds."""
@@ -291,7 +296,11 @@ class Loop(Generic[S, C]):
         if self._run is not None:
             self.step = steps.step
             self._run = None
-            self._state = steps.finish()
+            try:
+                self._state = steps.finish()
+            except StepError as error:
+                self._lost, self._state = error, steps.like()
+                raise
 
     def log_config(self, log_params: Callable[[Mapping[str, Any]], None]) -> None:
         """Hand the config over as parameters, once; called by the run when it starts."""
@@ -305,7 +314,7 @@ class Loop(Generic[S, C]):
         checks = self.on_nonfinite != "ignore"
         if not self.jit:
             return StepsAsGiven(self.step_fn, self.config, self._batches, self._state, self.step, check_finite=checks)
-        if self._compiled is None:
+        if self._compiled is None or not self._compiled.restart(self._state, self.config, self.step):
             self._compiled = CompiledSteps(
                 self.step_fn,
                 self.config,
@@ -314,13 +323,11 @@ class Loop(Generic[S, C]):
                 self.step,
                 CompiledMode(self.scan_steps, self.replicas, self.replica_metrics, check_finite=checks),
             )
-        else:
-            self._compiled.restart(self._state, self.step)
         self._compiled.listened_to = self.is_listened_to or current() is not None
         return self._compiled
 
     def _resume(self, resume: str | Path, target: int) -> None:
-        own = self.checkpoint()
+        own = self._like()
         if resume == "auto":
             found = self.checkpoints.newest(own, until=target)
         else:
@@ -330,6 +337,17 @@ class Loop(Generic[S, C]):
         warn_of_other_config(found.config, self.config, found.step)
         self._batches.go_to(found.step, found.data)
         self.state, self.step = found.state, found.step
+
+    def _like(self) -> Checkpoint[S, C]:
+        return Checkpoint(self._state, self.config, self.step)
+
+    def _check_is_idle(self, call: str) -> None:
+        if self._run is not None:
+            msg = (
+                f"{call} cannot be called while this Loop is running already: a callback may end its run by"
+                " loop.stop(), and set loop.state"
+            )
+            raise ArgumentError(msg)
 
     def _check_modes(self) -> None:
         if self.replicas is not None and not self.jit:

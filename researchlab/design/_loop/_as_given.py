@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from researchlab.design._loop._finite import non_finite_names
@@ -36,8 +37,9 @@ class StepsAsGiven(Generic[S]):
         self._state = state
         self._check_finite = check_finite
 
-    def advance(self, count: int, done: Callable[[Mapping[str, Any], int], None]) -> None:
+    def advance(self, count: int, done: Callable[[Mapping[str, Any], int], None], *, seconds: float) -> None:
         """Take up to ``count`` steps."""
+        until = time.monotonic() + seconds
         for _ in range(count):
             try:
                 batch = self._batches.next(self._state)
@@ -45,7 +47,7 @@ class StepsAsGiven(Generic[S]):
                 self.at_end = True
                 return
             done(self._advance(batch), self.step)
-            if self.non_finite is not None:
+            if self.non_finite is not None or time.monotonic() > until:
                 return
 
     def _advance(self, batch: Any) -> dict[str, Any]:
@@ -73,6 +75,10 @@ class StepsAsGiven(Generic[S]):
 
     def finish(self) -> S:
         """Return the State as the step function returned it."""
+        return self._state
+
+    def like(self) -> S:
+        """Return the State."""
         return self._state
 
     def replace(self, state: S) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import dataclasses
 import itertools
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -18,6 +20,21 @@ if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator
 
     from jax import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+    """What the provider gave, or raised, ahead of the step that it is for.
+
+    Attributes:
+        batch: the batch.
+        error: what was raised instead, be it the StopIteration at the end of the data.
+        position: where the data stood before.
+    """
+
+    batch: Any
+    error: Exception | None
+    position: Any
 
 
 class Batches(Generic[S]):
@@ -47,26 +64,31 @@ class Batches(Generic[S]):
             self.steps is None and hasattr(provider, "get_batch") and not _has_plain_get_batch(cast("Any", provider))
         )
         self._iterator: Iterator[Any] | None = None
-        self._peeked: list[Any] = []
-        self._position_before: Any = None
+        self._count = 0  # of batches drawn, those that wait included
+        self._waiting: collections.deque[_Drawn] = collections.deque()
         self._held: list[Any] = []
 
     @contextlib.contextmanager
     def held(self, state: S | None) -> Generator[None]:
-        """Give the same batch again and again in the block; behind it the data stand where they stood."""
-        if self.steps is not None:
-            before = self.steps.step
+        """Give the same batch again and again in the block; behind it the data stand where they stood.
+
+        Raises:
+            DataError: the data have ended.
+        """
+        before = 0 if self.steps is None else self.steps.step
+        if self.steps is not None and self.steps.num_batches is not None and before >= self.steps.num_batches:
+            raise _no_batch_to_try()
+        if self.steps is None and not self.is_empty:
             try:
-                yield
-            finally:
-                self.steps.seek(before)
-            return
-        if not self.is_empty:
-            self._held = [self.peek(state)]
+                self._held = [self.peek(state)]
+            except StopIteration:
+                raise _no_batch_to_try() from None
         try:
             yield
         finally:
             self._held = []
+            if self.steps is not None:
+                self.steps.seek(before)
 
     def next(self, state: S | None) -> Any:
         """Return the next batch; StopIteration at the end of the data.
@@ -76,47 +98,50 @@ class Batches(Generic[S]):
         """
         if self._held:
             return self._held[0]
-        if self._peeked:
-            return self._peeked.pop(0)
-        if self.provider is None:
-            return None
-        if hasattr(self.provider, "get_batch"):
-            return cast("DataProvider[S]", self.provider).get_batch(cast("S", state))
-        if self._iterator is None:
-            self._iterator = iter(self.provider)
-        return next(self._iterator)
+        return _batch_of(self._waiting.popleft()) if self._waiting else self._draw(state)
 
     def peek(self, state: S | None) -> Any:
         """Return the next batch, which ``next`` will return again."""
-        if not self._peeked:
-            self._position_before = self.position()
-            self._peeked.append(self.next(state))
-        return self._peeked[0]
+        if not self._waiting:
+            position = self.position()
+            self._waiting.append(_Drawn(self._draw(state), None, position))
+        elif self._waiting[0].error is not None:
+            return self.next(state)
+        return self._waiting[0].batch
 
     def take(self, count: int) -> list[Any]:
-        """Return up to ``count`` batches; fewer at the end of the data."""
-        taken: list[Any] = []
-        for _ in range(count):
-            try:
-                taken.append(self.next(None))
-            except StopIteration:
-                break
-        return taken
+        """Return up to ``count`` batches that can stand in one stack; none at the end of the data.
 
-    def put_back(self, batches: list[Any]) -> None:
-        """Let ``next`` give these again, in their order."""
-        self._position_before = None  # counted from the start instead
-        self._peeked[:0] = batches
+        What cannot (a batch of another shape, the end of the data, an error of the provider) waits for the next call,
+        so that the steps before it are taken first.
+        """
+        taken: list[_Drawn] = []
+        try:
+            while len(taken) < count:
+                if not self._waiting:
+                    self._waiting.append(self._drawn_ahead())
+                first = self._waiting[0]
+                if taken and (first.error is not None or not _same_layout(taken[0].batch, first.batch)):
+                    break
+                self._waiting.popleft()
+                if isinstance(first.error, StopIteration):
+                    break
+                _batch_of(first)
+                taken.append(first)
+        except KeyboardInterrupt:
+            self._waiting.extendleft(reversed(taken))
+            raise
+        return [drawn.batch for drawn in taken]
 
     def position(self) -> Any:
         """Return where the data stand, for a checkpoint; None where nobody can tell."""
-        if self._peeked:
-            return self._position_before
+        if self._waiting:
+            return self._waiting[0].position
         get_position = getattr(self.provider, "get_position", None)
         return None if get_position is None else get_position()
 
     def go_to(self, step: int, position: Any) -> None:
-        """Go to the batch that follows ``step`` completed steps, from a start.
+        """Go to the batch that follows ``step`` completed steps.
 
         Args:
             step: the number of completed steps.
@@ -125,27 +150,76 @@ class Batches(Generic[S]):
         Raises:
             DataError: the data end before, or the provider cannot be put there.
         """
-        self._peeked.clear()
         provider = cast("Any", self.provider)
         if provider is None:
             return
         if position is not None and hasattr(provider, "set_position"):
             provider.set_position(position)
-        elif hasattr(provider, "seek"):
+        elif isinstance(provider, DataProvider) and type(provider).seek is not DataProvider.seek:
             provider.seek(step)
-        elif not hasattr(provider, "get_batch"):
-            if self._iterator is None:
-                self._iterator = iter(provider)
-            skipped = sum(1 for _ in itertools.islice(self._iterator, step))
-            if skipped < step:
-                msg = f"the data end after {skipped} batches and cannot be put behind step {step}: give the same data"
-                raise DataError(msg)
-        else:
+        elif hasattr(provider, "get_batch") and not isinstance(provider, DataProvider):
             msg = (
                 f"{type(provider).__name__} cannot be put behind step {step}: make it a DataProvider, and define"
                 " get_position and set_position where get_batch looks at the State"
             )
             raise DataError(msg)
+        elif step == self._count - len(self._waiting):
+            return  # they are there
+        else:
+            self._skip_to(step)
+        self._waiting.clear()
+        self._count = step
+
+    def _skip_to(self, step: int) -> None:
+        """Draw and drop batches; those that were drawn already count."""
+        provider = cast("Any", self.provider)
+        if step < self._count:
+            again = iter(provider)
+            if again is provider or again is self._iterator:
+                msg = (
+                    f"{self._count} batches were drawn from {type(provider).__name__}, which cannot go back to step"
+                    f" {step}: make a new Loop with the data from their start"
+                )
+                raise DataError(msg)
+            self._iterator, self._count = again, 0
+        if isinstance(provider, DataProvider):
+            provider.seek(step - self._count)
+            return
+        if self._iterator is None:
+            self._iterator = iter(provider)
+        skipped = self._count + sum(1 for _ in itertools.islice(self._iterator, step - self._count))
+        if skipped < step:
+            msg = f"the data end after {skipped} batches and cannot be put behind step {step}: give the same data"
+            raise DataError(msg)
+
+    def _draw(self, state: S | None) -> Any:
+        if self.provider is None:
+            return None
+        if hasattr(self.provider, "get_batch"):
+            batch = cast("DataProvider[S]", self.provider).get_batch(cast("S", state))
+        else:
+            if self._iterator is None:
+                self._iterator = iter(self.provider)
+            batch = next(self._iterator)
+        self._count += 1
+        return batch
+
+    def _drawn_ahead(self) -> _Drawn:
+        position = self.position()
+        try:
+            return _Drawn(self._draw(None), None, position)
+        except Exception as error:  # noqa: BLE001 - raised when it is its step's turn
+            return _Drawn(None, error, position)
+
+
+def _batch_of(drawn: _Drawn) -> Any:
+    if drawn.error is not None:
+        raise drawn.error
+    return drawn.batch
+
+
+def _no_batch_to_try() -> DataError:
+    return DataError("there is no batch to try a step with: the data have ended. Give the Loop its data anew")
 
 
 def stacked(batches: list[Any], length: int) -> Any:
@@ -182,7 +256,7 @@ def filled_up(rows: Any, length: int) -> Any:
     return jax.tree_util.tree_map(fill, rows)
 
 
-def same_layout(one: Any, other: Any) -> bool:
+def _same_layout(one: Any, other: Any) -> bool:
     """Return whether two batches can stand in one stack."""
 
     def layout(batch: Any) -> Any:

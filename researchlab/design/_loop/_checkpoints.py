@@ -42,6 +42,7 @@ class Checkpoints(Generic[S, C]):
 
     def load(self, path: Path, like: Checkpoint[S, C]) -> Checkpoint[S, C]:
         """Read one checkpoint."""
+        self.last_saved = None
         return self.persister.load_checkpoint(path, like)
 
     def newest(self, like: Checkpoint[S, C], *, until: int) -> Checkpoint[S, C] | None:

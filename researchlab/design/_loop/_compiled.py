@@ -8,6 +8,7 @@ outputs can change the bits of a step.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -15,13 +16,14 @@ import jax
 import numpy as np
 
 from researchlab._recording import MetricBlock
-from researchlab.design._loop._batches import filled_up, row_of, same_layout, stacked
+from researchlab.design._loop._batches import filled_up, row_of, stacked
 from researchlab.design._loop._finite import can_be_non_finite
 from researchlab.design._loop._layout import StateLayout
 from researchlab.design._loop._placement import Placement
 from researchlab.design._loop._program import BAD, CONTROL, ROWS, STEP, CompiledMode, StepProgram
 from researchlab.design._loop._steps import NonFinite, note_step
 from researchlab.design._typevars import S
+from researchlab.errors import StepError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 _MOST_ROWS = 2**14
 _MOST_WORDS = 2**20
 _ROWS_AT_ONCE = 1024
+_STEPS_A_LOOK = 64  # at the clock
 _ENDLESS = 2**62
 
 
@@ -61,8 +64,11 @@ class CompiledSteps(Generic[S]):
         self.listened_to = True
         self._batches = batches
         self._scan_steps = mode.scan_steps
+        self._config = config
         self._layout = StateLayout(state)
         self._arrays = self._layout.arrays(state)
+        if mode.replicas is not None:
+            self._layout.check_replicas(self._arrays, mode.replicas)
         self._program = StepProgram(
             step_fn,
             config,
@@ -77,6 +83,8 @@ class CompiledSteps(Generic[S]):
         self._placement = Placement.of(self._arrays)
         self._constants: Any = None
         self._shown: tuple[int, S] | None = None
+        self._lost: str | None = None
+        self._until = math.inf
         self._ring: Array | None = None
         self._rows = 0
         self._capacity = 1
@@ -84,39 +92,44 @@ class CompiledSteps(Generic[S]):
         self._counts: dict[int, Array] = {}
         self._run: Callable[..., tuple[tuple[Array, ...], Array]] | None = None
 
-    def restart(self, state: S, step: int) -> None:
-        """Begin another run with what is compiled already.
-
-        Raises:
-            StepError: the State has another structure.
-        """
-        self.replace(state)
+    def restart(self, state: S, config: Any, step: int) -> bool:
+        """Begin another run with what is compiled already; return False where that is for another State or config."""
+        if config is not self._config:
+            return False
+        try:
+            self.replace(state)
+        except StepError:
+            return False
+        if not self._layout.has_numbers_of(state):
+            return False
         self.step, self.at_end, self.non_finite = step, False, None
         self._rows, self._clock = 0, []
         if self._run is not None:
             self._ring = self._placement.ring(self._control(), self._capacity * self._program.metrics.words)
+        return True
 
     @property
     def room(self) -> int:
         """How many steps' metrics can still be kept; where nobody listens, each row may be written over."""
         return max(1, self._capacity - self._rows) if self.listened_to else _ENDLESS
 
-    def advance(self, count: int, done: Callable[[Mapping[str, Any], int], None]) -> None:
+    def advance(self, count: int, done: Callable[[Mapping[str, Any], int], None], *, seconds: float) -> None:
         """Take up to ``count`` steps."""
         del done
         before = self.step
+        self._until = time.monotonic() + seconds
         try:
             if self._run is None:
                 self._build()
             if not self.at_end:
                 self._clock.append((self._rows, time.time()))
                 self._take(count)
-        except Exception as error:
-            note_step(error, self.step + 1)
+            jax.block_until_ready(self._arrays)
+        except BaseException as error:
+            self._find_state(error, before)
             raise
         finally:
             self._rows += self.step - before
-        jax.block_until_ready(self._arrays)
         if self._program.checked is not None and self._ring is not None:
             self._look_for_non_finite(before)
         self._clock.append((self._rows, time.time()))
@@ -148,20 +161,30 @@ class CompiledSteps(Generic[S]):
         return self._shown[1]
 
     def finish(self) -> S:
-        """Return the State without a copy."""
+        """Return the State without a copy.
+
+        Raises:
+            StepError: a step failed on the device, and took the State with it.
+        """
+        if self._lost is not None:
+            raise StepError(self._lost)
         return self._layout.state(self._arrays, copy=False)
+
+    def like(self) -> S:
+        """Return the State without its values."""
+        return self._layout.abstract(self._arrays)
 
     def replace(self, state: S) -> None:
         """Go on from another State of the same structure."""
         self._arrays = self._placement.settle(self._layout.arrays(state))
         self._shown = None
+        self._lost = None
 
     def facts(self) -> Mapping[str, str]:
         """Return what of this way of execution may change bits."""
-        columns = self._program.metrics.columns if self._run is not None else ()
         return {
             "mode": "jit" if self._scan_steps is None else f"scan {self._scan_steps}",
-            "metrics": ", ".join(f"{column.name} {column.dtype or 'constant'}" for column in columns) or "none",
+            "metrics": str(self._program.metrics) if self._run is not None else "none",
             "data": type(self._batches.provider).__name__,
             **self._program.facts(),
             **self._placement.facts(),
@@ -245,11 +268,12 @@ class CompiledSteps(Generic[S]):
         block = self._placement.blocks_each_step
         taken = 0
         try:
-            for _ in itertools.repeat(None, count):
-                arrays, ring = run(arrays, ring, None, ())
-                taken += 1
-                if block:
-                    jax.block_until_ready(arrays)
+            while taken < count and time.monotonic() <= self._until:
+                for _ in itertools.repeat(None, min(_STEPS_A_LOOK, count - taken)):
+                    arrays, ring = run(arrays, ring, None, ())
+                    taken += 1
+                    if block:
+                        jax.block_until_ready(arrays)
         finally:
             self._arrays, self._ring = arrays, ring
             self.step += taken
@@ -263,6 +287,8 @@ class CompiledSteps(Generic[S]):
                 steps.seek(steps.step + 1)
             if self._placement.blocks_each_step:
                 jax.block_until_ready(self._arrays)
+            if time.monotonic() > self._until:
+                return
 
     def _host_batches(self, count: int) -> Any:
         for _ in range(count):
@@ -291,7 +317,7 @@ class CompiledSteps(Generic[S]):
 
     def _take_chunks(self, count: int) -> None:
         run, batches = cast("Any", self._run), self._batches
-        while count > 0:
+        while count > 0 and time.monotonic() <= self._until:
             size = min(count, self.chunk)
             rows: Any = ()
             if batches.steps is not None:
@@ -300,7 +326,7 @@ class CompiledSteps(Generic[S]):
                     return
                 rows = filled_up(batches.steps.rows(batches.steps.step, size), self.chunk)
             elif not batches.is_empty:
-                drawn = self._drawn(size)
+                drawn = batches.take(size)
                 size = len(drawn)
                 if not size:
                     self.at_end = True
@@ -314,19 +340,33 @@ class CompiledSteps(Generic[S]):
             if self._placement.blocks_each_step:
                 jax.block_until_ready(self._arrays)
 
-    def _drawn(self, size: int) -> list[Any]:
-        """Draw batches that can stand in one stack: a batch of another shape begins the next one."""
-        drawn = self._batches.take(size)
-        alike = list(itertools.takewhile(lambda batch: same_layout(drawn[0], batch), drawn))
-        if len(alike) < len(drawn):
-            self._batches.put_back(drawn[len(alike) :])
-        return alike
+    def _find_state(self, error: BaseException, before: int) -> None:
+        """Say on an error in which step it was raised, and find out whether the State is still there."""
+        try:
+            jax.block_until_ready(self._arrays)
+            is_lost = any(array.is_deleted() for array in self._arrays)
+        except Exception:  # noqa: BLE001 - the error of the step, once more
+            is_lost = True
+        if not is_lost:
+            note_step(error, self.step + 1)
+            return
+        steps = f"in or after step {before + 1}"
+        self._lost = (
+            f"the State is lost: a compiled step, {steps}, was broken off on the device and had taken its arrays."
+            " Go on from a checkpoint (loop.load_checkpoint(path), or a new Loop and run(..., resume='auto')), or set"
+            " loop.state"
+        )
+        self.step = before
+        error.add_note(
+            f"{steps.capitalize()} of a researchlab Loop. Its State is lost, as a compiled step takes the arrays that"
+            " it is given; go on from a checkpoint, or leave out jit= and scan_steps= to see which step it is."
+        )
 
     def _look_for_non_finite(self, before: int) -> None:
         control = self._placement.fetch(cast("Any", self._ring)[: self._program.first_word])
         if not control[BAD]:
             return
-        taken = int(control[ROWS]) - (self._rows - (self.step - before))
+        taken = (int(control[ROWS]) - (self._rows - (self.step - before))) % 2**32
         surplus = self.step - before - taken
         self.step -= surplus
         self._rows -= surplus

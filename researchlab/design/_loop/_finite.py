@@ -24,9 +24,13 @@ def can_be_non_finite(leaf: Any) -> bool:
     return dtype is not None and bool(jnp.issubdtype(dtype, jnp.inexact))
 
 
-def is_finite(leaf: Any) -> Array:
-    """Return whether all elements are finite; traced or not, a bool scalar."""
-    array = jnp.asarray(leaf)
+def is_finite(leaf: Any) -> Array | np.bool_:
+    """Return whether all elements are finite; a bool scalar, traced where the leaf is."""
+    if not isinstance(leaf, jax.Array):
+        # By numpy: jax would make a float64 of 1e300 an infinite float32.
+        array = np.asarray(leaf)
+        return np.isfinite(array if array.dtype.itemsize > 1 else array.astype(np.float32)).all()
+    array = leaf
     if not jnp.issubdtype(array.dtype, jnp.complexfloating) and jnp.finfo(array.dtype).bits < 16:  # noqa: PLR2004 - float8
         array = array.astype(jnp.float32)
     return jnp.isfinite(array).all()

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from researchlab.design._typevars import S
-from researchlab.errors import StepError
+from researchlab.errors import ArgumentError, StepError
 from researchlab.numerics.leaves import path_text
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _NUMBERS = (bool, int, float, complex)
 _SHOWN = 60
+_ARRAY = object()
 
 
 class StateLayout(Generic[S]):
@@ -37,10 +38,12 @@ class StateLayout(Generic[S]):
     def __init__(self, state: S) -> None:
         """Read the structure off ``state``, which is not changed."""
         found, self._treedef = jax.tree_util.tree_flatten_with_path(state)
-        self._like = [leaf for _, leaf in found]
+        # Without the arrays: a State of the caller's may be let go while the steps are taken.
+        self._like = [_ARRAY if _is_array(leaf) else leaf for _, leaf in found]
         self._all_paths = [path_text(keys) or "(the State itself)" for keys, _ in found]
-        self._dynamic = [index for index, leaf in enumerate(self._like) if is_dynamic(leaf)]
+        self._dynamic = [index for index, (_, leaf) in enumerate(found) if is_dynamic(leaf)]
         self.paths = tuple(self._all_paths[index] for index in self._dynamic)
+        self._kinds: list[tuple[tuple[int, ...], Any]] = []
         self._strong: set[int] = set()
 
     def make_strong(self, indices: Sequence[int]) -> None:
@@ -51,13 +54,52 @@ class StateLayout(Generic[S]):
         """Return copies of what a step changes: the caller's own arrays are never donated, and no two share a buffer.
 
         Raises:
-            StepError: ``state`` has another structure, or a number does not fit into an array.
+            StepError: ``state`` is not of the structure, shapes and dtypes of the first State, or a number does not fit
+                into an array.
         """
         leaves, treedef = jax.tree_util.tree_flatten(state)
         if treedef != self._treedef:
-            msg = f"the State has another structure now: {self._structure_change(state)}"
-            raise StepError(msg)
-        return tuple(self._as_array(position, leaves[index]) for position, index in enumerate(self._dynamic))
+            raise _other_state(self._structure_change(state))
+        for index, leaf in enumerate(leaves):
+            if is_dynamic(leaf) != (index in self._dynamic) or not (is_dynamic(leaf) or _same(self._like[index], leaf)):
+                before = "an array" if index in self._dynamic else _shown(self._like[index])
+                raise _other_state(_change(self._all_paths[index], before, _shown(leaf)))
+        arrays = tuple(self._as_array(position, leaves[index]) for position, index in enumerate(self._dynamic))
+        kinds = [(array.shape, array.dtype) for array in arrays]
+        self._kinds = self._kinds or kinds
+        for path, array, (shape, dtype) in zip(self.paths, arrays, self._kinds, strict=True):
+            if (array.shape, array.dtype) != (shape, dtype):
+                before = _shown(jax.ShapeDtypeStruct(shape, dtype))
+                raise _other_state(_change(path, before, _shown(array)))
+        return arrays
+
+    def has_numbers_of(self, state: S) -> bool:
+        """Return whether the Python numbers of ``state``, which has the same structure, are where those here are."""
+        like = [self._like[index] for index in self._dynamic]
+        leaves = jax.tree_util.tree_leaves(state)
+        return all(
+            type(leaves[index]) is type(old) or (old is _ARRAY and _is_array(leaves[index]))
+            for index, old in zip(self._dynamic, like, strict=True)
+        )
+
+    def check_replicas(self, arrays: Sequence[Array], count: int) -> None:
+        """Check that each array has a leading axis of one entry a replica.
+
+        Raises:
+            ArgumentError: one has not; names its leaf.
+        """
+        for path, array, index in zip(self.paths, arrays, self._dynamic, strict=True):
+            like = self._like[index]
+            if array.shape[:1] != (count,):
+                found = _shown(array) if like is _ARRAY else f"{like!r}, a Python {type(like).__name__}"
+                msg = (
+                    f"replicas={count} needs a State whose arrays have a leading axis of length {count}; leaf {path} is"
+                    f" {found}. Make one State a replica with jax.vmap or equinox.filter_vmap, which stacks them"
+                )
+                raise ArgumentError(msg)
+        if not arrays:
+            msg = f"replicas={count} needs a State with arrays, and this one has none"
+            raise ArgumentError(msg)
 
     def state(self, arrays: Sequence[Array], *, copy: bool) -> S:
         """Put a State together outside of a compiled step.
@@ -69,10 +111,18 @@ class StateLayout(Generic[S]):
         leaves = list(self._like)
         for index, array in zip(self._dynamic, arrays, strict=True):
             like = self._like[index]
-            if isinstance(like, _NUMBERS) and not isinstance(like, np.generic):
-                leaves[index] = type(like)(array.item())
+            if like is not _ARRAY:
+                leaves[index] = cast("Any", type(like))(array.item())
             else:
                 leaves[index] = array.copy() if copy else array
+        return cast("S", jax.tree_util.tree_unflatten(self._treedef, leaves))
+
+    def abstract(self, arrays: Sequence[Array]) -> S:
+        """Put a State together of arrays that may be gone: without their values."""
+        leaves = list(self._like)
+        for index, array in zip(self._dynamic, arrays, strict=True):
+            if leaves[index] is _ARRAY:
+                leaves[index] = jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=array.sharding)
         return cast("S", jax.tree_util.tree_unflatten(self._treedef, leaves))
 
     def traced(self, arrays: Sequence[Array]) -> S:
@@ -107,13 +157,16 @@ class StateLayout(Generic[S]):
                 like = self._like[index]
                 was = f"{_shown(before)} (a Python {type(like).__name__})" if type(like) in _NUMBERS else _shown(before)
                 raise _changed(path, before=was, after=_shown(after if array is None else array))
-            checked.append(array)
+            # A loop on the device carries what it was given; a step a call must not do otherwise.
+            is_weakened = array.weak_type and not before.weak_type
+            checked.append(jax.lax.convert_element_type(array, array.dtype) if is_weakened else array)
         return tuple(checked)
 
     def _as_array(self, position: int, leaf: Any) -> Array:
         try:
             if not isinstance(leaf, jax.Array):
-                array = jnp.asarray(leaf)
+                # A copy: on a CPU, jax may use the memory of a numpy array, which is the caller's.
+                array = jnp.asarray(np.array(leaf) if isinstance(leaf, np.ndarray) else leaf)
                 is_narrowed = isinstance(leaf, (np.ndarray, np.generic)) and array.dtype != leaf.dtype
             else:
                 array, is_narrowed = leaf.copy(), False
@@ -144,7 +197,22 @@ class StateLayout(Generic[S]):
 
 def is_dynamic(leaf: object) -> bool:
     """Return whether a compiled step takes the leaf as an array."""
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, *_NUMBERS))
+    return _is_array(leaf) or isinstance(leaf, _NUMBERS)
+
+
+def _is_array(leaf: object) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic))
+
+
+def _change(path: str, before: str, now: str) -> str:
+    return f"leaf {path}: before {before}, now {now}"
+
+
+def _other_state(what: str) -> StepError:
+    return StepError(
+        f"the State is not of the structure, shapes and dtypes that the step was compiled for. {what}. Set it to one"
+        " that is, or set it between two runs, where the step is compiled anew"
+    )
 
 
 def _changed(where: str, *, before: str, after: str) -> StepError:

@@ -20,7 +20,7 @@ from researchlab.design._typevars import S
 from researchlab.errors import StepError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from jax import Array
 
@@ -95,8 +95,6 @@ class StepProgram(Generic[S]):
         self._replica_metrics = mode.replica_metrics
         self._has_batches = has_batches
         self._mask = 0
-        self._constant_metrics: dict[str, Any] = {}
-        self._names: tuple[str, ...] = ()
 
     def wrap_after(self, rows: int) -> None:
         """Let the ring have so many rows, a power of two: a later row takes the place of the oldest."""
@@ -143,9 +141,7 @@ class StepProgram(Generic[S]):
             )
         if self.checked is not None:
             self._checked_metrics = tuple(
-                column.name
-                for column in self.metrics.columns
-                if column.dtype is not None and jnp.issubdtype(column.dtype, jnp.inexact)
+                column.name for column in self.metrics.columns if jnp.issubdtype(column.dtype, jnp.inexact)
             )
             leaves = [f"leaf {self._layout.paths[index]}" for index in self.checked]
             self.checked_names = (*leaves, *(f"metric {name!r}" for name in self._checked_metrics))
@@ -188,20 +184,19 @@ class StepProgram(Generic[S]):
         _, counters, arrays, ring = lax.while_loop(goes_on, body, (jnp.int32(0), counters, arrays, ring))
         return arrays, lax.dynamic_update_slice(ring, counters, (jnp.int32(ROWS),))
 
-    def _flagged(self, ring: Array, arrays: tuple[Array, ...], metrics: Mapping[str, Array]) -> Array:
+    def _flagged(self, ring: Array, arrays: tuple[Array, ...], metrics: Mapping[str, Any]) -> Array:
         if self.checked is None or not self.checked_names:
             return ring
-        flags = [~is_finite(arrays[index]) for index in self.checked]
-        flags += [~is_finite(metrics[name]) for name in self._checked_metrics]
-        found = jnp.stack(flags)
+        flags = [is_finite(arrays[index]) for index in self.checked]
+        flags += [is_finite(metrics[name]) for name in self._checked_metrics]
+        found = ~jnp.stack(flags)
         words = jnp.concatenate([found.any()[None], found]).astype(jnp.uint32)
         return lax.dynamic_update_slice(ring, words, (jnp.int32(BAD),))
 
     def _trace(self, arrays: tuple[Array, ...], constants: Any, row: Any, step: int) -> tuple[Any, ...]:
         def traced(arrays: tuple[Array, ...], row: Any) -> tuple[Array, ...]:
             after, metrics = self._one(arrays, jnp.int32(0), constants, row)
-            known = {**self._constant_metrics, **metrics}
-            self.metrics = MetricLayout.of({name: known[name] for name in self._order(known)})
+            self.metrics = MetricLayout.of(metrics)
             return after
 
         try:
@@ -217,15 +212,11 @@ class StepProgram(Generic[S]):
             note_step(raised, step + 1)
             raise raised from error
 
-    def _order(self, names: Iterable[str]) -> list[str]:
-        """Return names in the order in which the step function gave them, those of its replicas where it gave one."""
-        rank = {name: index for index, name in enumerate(self._names)}
-        return sorted(names, key=lambda name: rank.get(name, rank.get(name.rpartition("/")[0], len(rank))))
-
     def _one(
         self, arrays: tuple[Array, ...], step: Array, constants: Any, row: Any
-    ) -> tuple[tuple[Array, ...], dict[str, Array]]:
-        """Take one step; traced."""
+    ) -> tuple[tuple[Array, ...], dict[str, Any]]:
+        """Take one step; traced. A metric that the step did not compute is a number of the host."""
+        known: dict[str, Any] = {}
 
         def single(arrays: tuple[Array, ...]) -> tuple[tuple[Array, ...], dict[str, Array]]:
             state = self._layout.traced(arrays)
@@ -237,22 +228,24 @@ class StepProgram(Generic[S]):
             result: object = self._step_fn(state, self._config, batch)
             after, metrics = state_and_metrics(result)
             flat = flatten_metrics(metrics, 0)
-            computed: dict[str, Array] = {name: value for name, value in flat.items() if isinstance(value, Tracer)}
-            self._constant_metrics = {name: value for name, value in flat.items() if name not in computed}
-            self._names = tuple(flat)
-            return self._layout.taken_apart(after, arrays), computed
+            known.update(flat)
+            return self._layout.taken_apart(after, arrays), {k: v for k, v in flat.items() if isinstance(v, Tracer)}
 
         if self._replicas is None:
-            return single(arrays)
-        after, metrics = jax.vmap(single)(arrays)
-        return after, _over_replicas(metrics, self._replicas, self._replica_metrics)
+            after, _ = single(arrays)
+            return after, known
+        after, computed = jax.vmap(single)(arrays)
+        return after, _over_replicas({**known, **computed}, self._replicas, self._replica_metrics)
 
 
-def _over_replicas(metrics: Mapping[str, Array], replicas: int, how: str) -> dict[str, Array]:
-    flat: dict[str, Array] = {}
+def _over_replicas(metrics: Mapping[str, Any], replicas: int, how: str) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for name, values in metrics.items():
+        is_same = not isinstance(values, Tracer)
         if how == "each":
-            flat.update({f"{name}/{index}": values[index] for index in range(replicas)})
+            flat.update({f"{name}/{index}": values if is_same else values[index] for index in range(replicas)})
+        elif is_same:
+            flat[f"{name}/mean"], flat[f"{name}/std"] = float(values), 0.0
         else:
             wide = values if jnp.issubdtype(values.dtype, jnp.inexact) else values.astype(jnp.float32)
             flat[f"{name}/mean"], flat[f"{name}/std"] = wide.mean(axis=0), wide.std(axis=0)

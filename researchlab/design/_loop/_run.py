@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import time
 import warnings
 from typing import TYPE_CHECKING, Any, Generic
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from researchlab.design.orchestrator import Loop
 
 _COLLECT_SECONDS = 1.0
+_LOOK_UP_SECONDS = 0.5
 
 
 @dataclasses.dataclass
@@ -71,6 +73,8 @@ class LoopRun(Generic[S, C]):
         self._reporter = Reporter(
             self._recorder, loop.telemetry if self._processes.is_first else None, select=loop.log_selector
         )
+        # Several processes must take the same steps, whatever their clocks say.
+        self._seconds = _LOOK_UP_SECONDS if self._processes.count == 1 else math.inf
         self._pace = Pace()
         self._signals = StopSignals()
         self._progress: Progress | None = None
@@ -114,7 +118,7 @@ class LoopRun(Generic[S, C]):
                 return
             began = time.monotonic()
             before = self.steps.step
-            self.steps.advance(decision.steps, self._done)
+            self.steps.advance(decision.steps, self._done, seconds=self._seconds)
             now = time.monotonic()
             self._pace.note(self.steps.step - before, now - began)
             if self.steps.step > before:

@@ -52,12 +52,13 @@ class Steps(Protocol[S_co]):
     @property
     def chunk(self) -> int: ...
 
-    def advance(self, count: int, done: Callable[[Mapping[str, Any], int], None]) -> None:
-        """Take up to ``count`` steps; fewer at the end of the data.
+    def advance(self, count: int, done: Callable[[Mapping[str, Any], int], None], *, seconds: float) -> None:
+        """Take up to ``count`` steps; fewer at the end of the data, or when time is up.
 
         Args:
             count: 1 or more.
             done: is called with the metrics of each step and its number where they are on the host already.
+            seconds: no step is begun after so many: steps, or the data, may have become slower all of a sudden.
         """
         ...
 
@@ -70,7 +71,15 @@ class Steps(Protocol[S_co]):
         ...
 
     def finish(self) -> S_co:
-        """Return the State after ``step``; nothing more is asked."""
+        """Return the State after ``step``; nothing more is asked.
+
+        Raises:
+            StepError: it is lost.
+        """
+        ...
+
+    def like(self) -> S_co:
+        """Return a State of the same structure, shapes and dtypes, be it without values."""
         ...
 
     def replace(self, state: Any) -> None:
