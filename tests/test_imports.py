@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -10,7 +11,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = frozenset(
-    {"coolname", "equinox", "git", "jax", "jaxlib", "mlflow", "numpy", "pyarrow", "pydantic", "pytest", "syrupy"}
+    {
+        "coolname",
+        "equinox",
+        "git",
+        "jax",
+        "jaxlib",
+        "mlflow",
+        "numpy",
+        "orbax",
+        "pyarrow",
+        "pydantic",
+        "pytest",
+        "syrupy",
+    }
 )
 
 
@@ -49,7 +63,7 @@ def test_tracking_and_reproduce_load_no_jax(statement: str) -> None:
 
 @pytest.mark.parametrize("statement", ["import researchlab.design", "from researchlab.design import *"])
 def test_design_loads_no_mlflow(statement: str) -> None:
-    assert not loaded_by(statement) & {"git", "mlflow", "pytest", "syrupy"}
+    assert not loaded_by(statement) & {"git", "mlflow", "orbax", "pytest", "syrupy"}
 
 
 @pytest.mark.parametrize("statement", ["import researchlab.numerics", "from researchlab.numerics import *"])
@@ -72,7 +86,7 @@ def test_every_public_name_exists(package: str) -> None:
 
 def test_the_lowest_versions_are_those_of_the_project_file() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    promised = [*project["dependencies"], *project["optional-dependencies"]["examples"]]
+    promised = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
     pins = [
         line for line in (ROOT / "requirements" / "lowest.txt").read_text().splitlines() if not line.startswith("#")
     ]
