@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import numpy as np
+from jax.random import key_data
 
 from researchlab.design._background import BackgroundWriter
 from researchlab.design._checkpoint_folder import complete, make_folder
@@ -33,7 +34,7 @@ from researchlab.design._typevars import C, S
 from researchlab.errors import CheckpointError, DamagedCheckpointError
 from researchlab.numerics.dtypes import dtype_named
 from researchlab.numerics.fingerprint import fingerprint
-from researchlab.numerics.leaves import named_leaves
+from researchlab.numerics.leaves import is_key, named_leaves
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
@@ -93,7 +94,8 @@ class OrbaxPersister(FolderPersister[S, C]):
             for number, entry in enumerate(described(checkpoint.state))
         ]
         manifest, name = self._manifest(checkpoint, checkpoint.state, stored), _common_name()
-        tree = {f"{number:06d}": array for number, array in arrays.items()}
+        # Older versions of Orbax read no typed keys.
+        tree = {f"{number:06d}": key_data(array) if is_key(array) else array for number, array in arrays.items()}
         where = f"the checkpoint of step {checkpoint.step} was not written to {target}"
         with _named(where):
             if jax.process_index() == 0:
@@ -163,7 +165,9 @@ class OrbaxPersister(FolderPersister[S, C]):
         except Exception as error:
             msg = f"{folder} is damaged: Orbax cannot read it ({error}). Use an older checkpoint."
             raise DamagedCheckpointError(msg) from error
-        arrays = {number: tree[f"{number:06d}"] for number in numbered}
+        arrays = {
+            number: _typed(tree[f"{number:06d}"], entry, wanted[entry.path]) for number, entry in numbered.items()
+        }
         prints = fingerprint({str(number): array for number, array in arrays.items()})
         for number, entry in numbered.items():
             if prints[str(number)] != entry.fingerprint:
@@ -172,9 +176,7 @@ class OrbaxPersister(FolderPersister[S, C]):
                     f"{entry.fingerprint} was written. Use an older checkpoint."
                 )
                 raise DamagedCheckpointError(msg)
-        return {
-            number: with_weak_type(array) if numbered[number].weak_type else array for number, array in arrays.items()
-        }
+        return arrays
 
 
 def _orbax() -> Any:
@@ -222,6 +224,15 @@ def _write_rest(folder: Path, rest: Any, manifest: Manifest, name: str) -> Manif
 
 def _abstract(entry: StoredLeaf, like: Any) -> jax.ShapeDtypeStruct:
     sharding = getattr(like, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    is_key = entry.kind == "key"
-    dtype: Any = jax.random.key(0, impl=entry.impl).dtype if is_key else dtype_named(entry.dtype)
-    return jax.ShapeDtypeStruct(entry.shape, dtype, sharding=sharding)
+    if entry.kind != "key":
+        return jax.ShapeDtypeStruct(entry.shape, dtype_named(entry.dtype), sharding=sharding)
+    words = key_data(jax.random.key(0, impl=entry.impl)).shape
+    return jax.ShapeDtypeStruct((*entry.shape, *words), np.uint32, sharding=sharding)
+
+
+def _typed(array: jax.Array, entry: StoredLeaf, like: Any) -> jax.Array:
+    if entry.kind == "key":
+        array = jax.random.wrap_key_data(array, impl=entry.impl)
+        sharding = getattr(like, "sharding", None)
+        return array if sharding is None else jax.device_put(array, sharding)
+    return with_weak_type(array) if entry.weak_type else array
