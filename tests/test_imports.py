@@ -10,7 +10,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = frozenset(
-    {"coolname", "equinox", "git", "jax", "jaxlib", "mlflow", "numpy", "pyarrow", "pydantic", "pytest", "syrupy"}
+    {
+        "coolname",
+        "equinox",
+        "git",
+        "jax",
+        "jaxlib",
+        "mlflow",
+        "numpy",
+        "orbax",
+        "pyarrow",
+        "pydantic",
+        "pytest",
+        "syrupy",
+    }
 )
 
 OPTIONAL = frozenset({"IPython", "grain", "imageio", "imageio_ffmpeg", "matplotlib", "tqdm"})
@@ -51,7 +64,7 @@ def test_tracking_and_reproduce_load_no_jax(statement: str) -> None:
 
 @pytest.mark.parametrize("statement", ["import researchlab.design", "from researchlab.design import *"])
 def test_design_loads_no_mlflow(statement: str) -> None:
-    assert not loaded_by(statement) & {"git", "mlflow", "pytest", "syrupy"}
+    assert not loaded_by(statement) & {"git", "mlflow", "orbax", "pytest", "syrupy"}
 
 
 @pytest.mark.parametrize("statement", ["import researchlab", "from researchlab.design import *"])

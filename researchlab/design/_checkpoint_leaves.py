@@ -33,7 +33,7 @@ def held(state: Any) -> Any:
     """
     named = named_leaves(state)
     check_holdable(named)
-    return with_leaves(state, [_held(path, leaf) for path, leaf in named])
+    return with_leaves(state, [held_leaf(path, leaf) for path, leaf in named])
 
 
 def check_holdable(named: Sequence[tuple[str, Any]]) -> None:
@@ -44,6 +44,21 @@ def check_holdable(named: Sequence[tuple[str, Any]]) -> None:
                 check_usable(path, leaf)
             except LeafError as error:
                 raise CheckpointError(str(error)) from error
+
+
+def held_leaf(path: str, leaf: Any) -> Any:
+    """Return one leaf of ``held``."""
+    if isinstance(leaf, np.ndarray):
+        return leaf.copy()  # the user may change it before it is written
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        return leaf
+    if not leaf.is_fully_replicated:
+        msg = (
+            f"leaf {path!r} ({leaf.dtype}{list(leaf.shape)}) is sharded over several processes, and one of them cannot "
+            "write it alone: use OrbaxPersister (`pip install 'researchlab[orbax]'`)."
+        )
+        raise CheckpointError(msg)
+    return leaf.addressable_data(0)
 
 
 def with_leaves(state: Any, leaves: Sequence[Any]) -> Any:
@@ -97,20 +112,6 @@ def read_leaves(file: Path, entries: Sequence[StoredLeaf], like: Any) -> Any:
     named = dict(named_leaves(like))
     values = {entry.path: _value(entry, leaf, named[entry.path]) for entry, leaf in zip(stored, leaves, strict=True)}
     return with_leaves(like, [values.get(path, leaf) for path, leaf in named.items()])
-
-
-def _held(path: str, leaf: Any) -> Any:
-    if isinstance(leaf, np.ndarray):
-        return leaf.copy()  # the user may change it before it is written
-    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
-        return leaf
-    if not leaf.is_fully_replicated:
-        msg = (
-            f"leaf {path!r} ({leaf.dtype}{list(leaf.shape)}) is sharded over several processes, and one of them cannot "
-            "write it alone: use OrbaxPersister (`pip install 'researchlab[orbax]'`)."
-        )
-        raise CheckpointError(msg)
-    return leaf.addressable_data(0)
 
 
 def _without_unused_bits(array: NDArray[Any]) -> NDArray[Any]:

