@@ -138,8 +138,10 @@ def test_the_loop_does_not_wait_for_a_store_that_does_not_answer(store, hasty, m
 
 def test_an_exception_of_another_kind_is_raised_once_where_metrics_are_added(store, hasty):
     store.error = KeyError("mine")
+    store.gate.clear()
     sender = sender_for(store)
     sender.add(entry(1))
+    store.gate.set()
     sender._thread.join()
     with pytest.raises(KeyError, match="mine"):
         sender.add(entry(2))
@@ -155,7 +157,7 @@ def test_an_exception_of_another_kind_is_raised_at_the_end(store):
     sender.close()
 
 
-def test_what_the_store_has_to_say_of_metrics_that_it_took_is_a_warning_of_the_loop(store, hasty):
+def test_what_the_store_has_to_say_of_metrics_that_it_took_is_a_warning_of_the_loop(store):
     def log_metrics_batch(entries):
         store.entries += entries
         msg = "metric 'a@b' is refused"

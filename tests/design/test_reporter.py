@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 
 import jax.numpy as jnp
 import numpy as np
@@ -317,3 +318,18 @@ def test_a_telemetry_that_counts_steps_is_told_of_those_without_metrics():
     reporter.block(MetricBlock(np.arange(1, 3), np.zeros(2), {}))
     reporter.metrics({}, 3)
     assert [entry[:2] for entry in telemetry.seen] == [({}, 1), ({}, 2), ({}, 3)]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:os.fork:RuntimeWarning")
+def test_a_forked_child_that_goes_on_has_a_background_of_its_own():
+    telemetry = Background()
+    reporter = Reporter(None, telemetry)
+    reporter.block(block(1, 2))
+    child = os.fork()
+    if child == 0:
+        reporter.block(block(3, 2))
+        reporter.close()
+        os._exit(0 if shown_steps(telemetry.behind) == [3, 4] else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    reporter.close()
+    assert shown_steps(telemetry.behind) == [1, 2]

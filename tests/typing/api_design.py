@@ -155,6 +155,7 @@ telemetry = MLFlowTelemetry()
 persister = EquinoxPersister()
 Loop(config, state, step, None, telemetry, persister)
 typed: Telemetry[Walker, Settings] = MLFlowTelemetry[Walker, Settings]()
+background: Telemetry[Walker, Settings] | None = typed.in_background()
 assert_type(persister.load("a.eqx", state, config), tuple[Any, Any, int])
 assert_type(EquinoxPersister[Walker, Settings]().load("a.eqx", state, config), tuple[Walker, Settings, int])
 
