@@ -11,7 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from researchlab._recording import already_recorded
-from researchlab.design._thinning import entries_of, steps_in, thinned, values_a_step
+from researchlab.design._thinning import copied, entries_of, steps_in, thinned, values_a_step
 from researchlab.errors import ResearchlabWarning, StoreError
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class BackgroundSender:
         self._is_thinned = False
 
     def add(self, part: Part) -> None:
-        """Hand metrics over; arrays must not change any more.
+        """Hand metrics over; what is kept of the arrays is copied.
 
         Raises:
             Exception: what the telemetry raised in the thread, other than a StoreError.
@@ -77,9 +77,11 @@ class BackgroundSender:
         with self._changed:
             if not self._waiting:
                 self._changed.notify_all()  # else the thread waits for the clock: waking it each time costs the Loop
-            self._waiting.append(part)
-            self._values += steps_in(part) * values_a_step(part)
             self._steps += steps_in(part)
+            kept = copied(part, THINNED_TO)  # of a block of many steps, only what can be needed is copied
+            self._is_thinned = self._is_thinned or steps_in(kept) < steps_in(part)
+            self._waiting.append(kept)
+            self._values += steps_in(kept) * values_a_step(kept)
             if self._values > MOST_WAITING:
                 self._thin(THINNED_TO)
             if self._thread is None:

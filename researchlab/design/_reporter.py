@@ -116,8 +116,9 @@ class Reporter:
             record_block(self._recorder, block)
         if self._telemetry is None:
             return
-        mask = np.ones(len(block.steps), np.bool_) if self._select is None else self._select(block.steps, block.times)
-        if mask.any():
+        if self._select is None:
+            self._show(self._telemetry, block)
+        elif (mask := self._select(block.steps, block.times)).any():
             self._show(self._telemetry, selected(block, mask))
 
     def close(self) -> None:

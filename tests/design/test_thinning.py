@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from researchlab._recording import MetricBlock
 from researchlab.design import MetricEntry
 from researchlab.design._metrics import to_numbers
-from researchlab.design._thinning import entries_of, selected, steps_in, thinned, values_a_step
+from researchlab.design._thinning import copied, entries_of, selected, steps_in, thinned, values_a_step
 
 
 def block(steps, metrics=1):
@@ -54,13 +54,16 @@ def test_the_kept_steps_are_those_of_the_rule(sizes, first, most):
 
 
 @given(
-    st.lists(st.integers(1, 60), min_size=1, max_size=40), st.integers(0, 1000), st.integers(1, 3), st.integers(6, 12)
+    st.lists(st.integers(1, 60) | st.integers(100, 2000), min_size=1, max_size=40),
+    st.integers(0, 1000),
+    st.integers(1, 3),
+    st.integers(6, 12),
 )
 def test_what_is_thinned_while_it_waits_leaves_the_same_steps(counts, first, metrics, most):
     parts = parts_from([(count, metrics, True) for count in counts], first)
     waiting = []
     for part in parts:
-        waiting.append(part)
+        waiting.append(copied(part, 8 * most))
         if sum(values for _, values in shown(waiting)) > 16 * most:
             waiting = thinned(waiting, 8 * most)
     assert shown(thinned(waiting, most)) == rule(shown(parts), most)
@@ -74,9 +77,10 @@ def test_steps_that_count_back_after_a_checkpoint_was_loaded_are_thinned_too():
     assert shown(thinned([block([5, 6, 7, 8]), block([5, 6, 7])], 3)) == [(8, 1), (7, 1)]
 
 
-def test_a_selection_is_a_copy():
+@pytest.mark.parametrize("copy", [lambda part: selected(part, np.array([True] * 3)), lambda part: copied(part, 3)])
+def test_what_is_kept_is_a_copy(copy):
     original = block([1, 2, 3])
-    part = selected(original, np.array([True, True, True]))
+    part = copy(original)
     original.columns["m0"][:] = 9
     original.steps[:] = 9
     assert [(item.step, item.metrics) for item in entries_of(part)] == [
