@@ -228,7 +228,7 @@ def test_a_step_that_changes_what_must_stay_is_told_leaf_before_and_after(mode, 
     loop = Loop(None, net(), lambda s, c, b: (change(s), {}), None, **mode)
     with pytest.raises(StepError, match=said) as caught:
         loop.run(3)
-    assert "In step 1 of a researchlab Loop" in caught.value.__notes__[0]
+    assert "In step 1 of a researchlab Loop" in caught.value.__notes__[-1]
     assert loop.step == 0
     assert loop.state.n == 0
     assert float(loop.state.x[0]) == 0.0
@@ -252,7 +252,7 @@ def test_a_step_that_cannot_be_traced_is_told_what_to_do(mode, step):
     loop = Loop(None, jnp.zeros(3), step, None, **mode)
     with pytest.raises(StepError, match=r"step_fn cannot be compiled.*jax.lax.cond.*or leave out jit=True") as caught:
         loop.run(3)
-    assert "In step 1" in caught.value.__notes__[0]
+    assert "In step 1" in caught.value.__notes__[-1]
     assert loop.state.tolist() == [0.0] * 3
 
 
@@ -304,9 +304,6 @@ def test_a_step_that_fails_on_the_device_says_that_the_state_is_lost_and_where_t
 
 
 def test_an_array_of_the_caller_is_let_go_while_the_steps_are_taken():
-    class Held:
-        pass
-
     initial = jnp.zeros(3)
     reference = weakref.ref(initial)
     alive = []

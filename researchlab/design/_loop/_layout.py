@@ -158,7 +158,7 @@ class StateLayout(Generic[S]):
                 was = f"{_shown(before)} (a Python {type(like).__name__})" if type(like) in _NUMBERS else _shown(before)
                 raise _changed(path, before=was, after=_shown(after if array is None else array))
             # A loop on the device carries what it was given; a step a call must not do otherwise.
-            is_weakened = array.weak_type and not before.weak_type
+            is_weakened = is_weak(array) and not is_weak(before)
             checked.append(jax.lax.convert_element_type(array, array.dtype) if is_weakened else array)
         return tuple(checked)
 
@@ -193,6 +193,11 @@ class StateLayout(Generic[S]):
             like = jax.tree_util.tree_unflatten(self._treedef, self._like)
             parts = list(_static_changes(like, state, ""))
         return "; ".join(parts[:8]) or f"before {self._treedef}, after {jax.tree_util.tree_structure(state)}"
+
+
+def is_weak(array: object) -> bool:
+    """Return whether an array is of a weak type, as a Python number would be."""
+    return bool(getattr(array, "weak_type", False))  # typed keys have no such thing
 
 
 def is_dynamic(leaf: object) -> bool:
@@ -259,4 +264,6 @@ def _same(before: object, after: object) -> bool:
 def _shown(value: Any) -> str:
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"{value.dtype}[{','.join(map(str, value.shape))}]"
+    if callable(value) and hasattr(value, "__qualname__"):  # jax.nn.relu's repr does not name it
+        return f"{value.__module__}.{value.__qualname__}"
     return f"{value!r:.{_SHOWN}} of type {type(value).__name__}"

@@ -13,6 +13,7 @@ from jax.core import Tracer
 
 from researchlab.design._loop._batches import row_of
 from researchlab.design._loop._finite import is_finite
+from researchlab.design._loop._layout import is_weak
 from researchlab.design._loop._steps import note_step, state_and_metrics
 from researchlab.design._loop._words import MetricLayout
 from researchlab.design._metrics import flatten_metrics
@@ -131,7 +132,7 @@ class StepProgram(Generic[S]):
         while True:
             after = self._trace(arrays, constants, row, step)
             pairs = enumerate(zip(arrays, after, strict=True))
-            weak = [index for index, (old, new) in pairs if old.weak_type and not new.weak_type]
+            weak = [index for index, (old, new) in pairs if is_weak(old) and not is_weak(new)]
             if not weak:
                 break
             self._layout.make_strong(weak)
