@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import signal
 import time
 import warnings
 from typing import TYPE_CHECKING, Any, Generic
@@ -113,6 +114,8 @@ class LoopRun(Generic[S, C]):
         while True:
             decision = self._agree()
             self._was_stopped = decision.stop
+            if decision.told:
+                self._signals.pass_on(signal.SIGTERM)
             if decision.stop or decision.steps == 0 or self.steps.at_end:
                 self._ended_together = True
                 return
@@ -139,11 +142,12 @@ class LoopRun(Generic[S, C]):
         length = self._pace.length(ahead, seconds=seconds) if ahead > 0 else 0
         if length > self.steps.chunk:
             length -= length % self.steps.chunk  # whole chunks
-        stopped = self._signals.received is not None or self.stop_reason is not None
+        told = self._signals.received is not None
         due = tuple(event.timer.seconds_left(now) == 0.0 for event in self._events)
         proposal = Decision(
             steps=length,
-            stop=stopped,
+            stop=told or self.stop_reason is not None,
+            told=told,
             collect=now - self._last_collect >= _COLLECT_SECONDS,
             due=due,
             recorded=self._recorder is not None,
