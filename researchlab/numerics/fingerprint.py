@@ -161,10 +161,6 @@ def _words(array: Any) -> list[jax.Array]:
     if width == 8 * 2 * _WORD:
         pairs = lax.bitcast_convert_type(array, jnp.uint32)
         return [pairs[..., 0], pairs[..., 1]]
-    if width < 8 and jnp.issubdtype(dtype, jnp.integer):  # noqa: PLR2004 - bits of a byte
-        # Not by a bitcast: jax 0.7 reads int2 wrongly with one.
-        byte = array.astype(jnp.int8 if jnp.issubdtype(dtype, jnp.signedinteger) else jnp.uint8)
-        return [byte.astype(jnp.uint32) & jnp.uint32(2**width - 1)]
     return [lax.bitcast_convert_type(array, f"uint{width}").astype(jnp.uint32)]
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from researchlab.design import CheckpointPersister
 
-KILLS = int(os.environ.get("RLAB_KILLS", "6"))
+KILLS = int(os.environ.get("RLAB_KILLS", "3"))
 SAVING = """
 import itertools, sys
 import numpy as np
@@ -97,7 +97,7 @@ def test_an_error_that_nobody_asked_for_is_told_at_the_end(tmp_path):
 
 
 FORKING = """
-import os, sys, threading, warnings
+import os, signal, sys, threading, warnings
 import numpy as np
 from researchlab.design import CheckpointPersister, _checkpoint_persister
 
@@ -112,6 +112,7 @@ for step in (1, 2):
     persister.save({"x": np.arange(3)}, None, step, f"{sys.argv[1]}/step-{step}")
 child = os.fork()
 if not child:
+    signal.alarm(20)
     persister.wait()
     os._exit(7)
 print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
