@@ -20,9 +20,10 @@ import numpy as np
 
 from researchlab.design._persister import Persister
 from researchlab.design._typevars import C, S
-from researchlab.errors import CheckpointError, CheckpointNotFoundError
+from researchlab.errors import CheckpointError, CheckpointNotFoundError, DamagedCheckpointError
 
 _SHOWN_AT_MOST = 8
+_NUMBERS = (bool, int, float, complex)
 _USER_DEFINED = 2  # of numpy.dtype.isbuiltin
 
 
@@ -31,7 +32,8 @@ class EquinoxPersister(Persister[S, C]):
 
     The config and the step are not stored: ``load`` gives back the config that it was given, and step 0, so a Loop that
     loads such a checkpoint counts its steps from 0 again. Leaves that are neither arrays nor numbers (activation
-    functions) are taken from ``state_structure``.
+    functions) are taken from ``state_structure``, and so is what the file does not tell: whether an array is of numpy
+    or jax, and whether it is weakly typed.
     """
 
     suffix: ClassVar[str] = ".eqx"
@@ -119,6 +121,8 @@ def _read_leaf(file: BinaryIO, like: Any) -> Any:
     if expected is None:
         return like
     value = _read_record(file)
+    if value.shape == () == expected[0] and value.dtype != expected[1]:
+        return _other_number(value, like)
     if (value.shape, value.dtype) != expected:
         msg = "another shape or dtype"
         raise ValueError(msg)
@@ -134,6 +138,17 @@ def _read_leaf(file: BinaryIO, like: Any) -> Any:
     if isinstance(like, np.generic):
         return value.view(like.dtype)[()]
     return type(like)(value.item())
+
+
+def _other_number(value: np.ndarray[Any, Any], like: Any) -> Any:
+    """Return a number that a step made an array, or the other way round; ValueError where it is neither."""
+    is_number = type(like) in _NUMBERS
+    dtypes = [np.asarray(kind()).dtype for kind in _NUMBERS]
+    family = np.asarray(like).dtype.kind if is_number else getattr(getattr(like, "dtype", None), "kind", "")
+    if family != value.dtype.kind or not (is_number or value.dtype in dtypes):
+        msg = "another dtype"
+        raise ValueError(msg)
+    return jnp.asarray(value) if is_number else value.item()
 
 
 def _read_record(file: BinaryIO) -> np.ndarray[Any, Any]:
@@ -193,7 +208,8 @@ def _mismatch(path: Path, structure: object) -> CheckpointError:
         differences.append(f"{counted} (none for {without})" if without else counted)
     listed = "\n  ".join(differences[:_SHOWN_AT_MOST])
     more = f"\n  and {len(differences) - _SHOWN_AT_MOST} more" if len(differences) > _SHOWN_AT_MOST else ""
-    return CheckpointError(
+    error = DamagedCheckpointError if is_damaged else CheckpointError
+    return error(
         f"checkpoint {path} does not fit the {type(structure).__name__} it is loaded into:\n  {listed}{more}\n"
         "Load it into a State built with the code and config that saved it, or use another checkpoint."
     )

@@ -282,7 +282,7 @@ class Loop(Generic[S, C]):
         """
         self._check_is_idle("load_checkpoint()")
         found = self.checkpoints.load(Path(path), self._like())
-        if found.data is not None:
+        if found.data is not None or found.step:
             self._batches.go_to(found.step, found.data)
         self.state, self.config, self.step = found.state, found.config, found.step
 

@@ -1,6 +1,6 @@
 """Do a step function called as given, compiled, and in a loop on the device give the same run?"""
 
-# ruff: noqa: ARG001, ARG005 - step functions take what the Loop passes
+# ruff: noqa: ARG005 - step functions take what the Loop passes
 
 from __future__ import annotations
 
@@ -219,7 +219,8 @@ def test_a_provider_that_fails_lets_the_steps_before_it_be_taken(mode, recorder)
 def test_a_metric_keeps_its_bits_whatever_its_dtype(mode, recorder):
     values = {
         "f32": jnp.float32(0.1), "bf16": jnp.bfloat16(0.1), "f16": jnp.float16(-0.0), "f8": jnp.float8_e4m3fn(0.4375),
-        "i8": jnp.int8(-3), "u32": jnp.uint32(2**32 - 1), "i4": jnp.int4(-5), "u4": jnp.uint4(13), "bool": jnp.bool_(True),
+        "i8": jnp.int8(-3), "u32": jnp.uint32(2**32 - 1), "i4": jnp.int4(-5), "u4": jnp.uint4(13),
+        "bool": jnp.zeros((), bool),
         "nan": jnp.float32(jnp.nan), "inf": -jnp.float32(jnp.inf),
     }  # fmt: skip
     held = {"python": 0.1, "big": 2**60 + 1, "flag": True, "double": np.float64(0.1), "none": {}}
@@ -240,7 +241,7 @@ def test_a_metric_keeps_its_bits_whatever_its_dtype(mode, recorder):
 
 @EVERY_COMPILED_MODE
 def test_64_bit_metrics_keep_their_bits(mode, recorder):
-    with jax.enable_x64(True):
+    with jax.enable_x64(new_val=True):
         values = (jnp.float64(0.1), jnp.int64(-(2**40) - 1), jnp.uint64(2**64 - 1))
         Loop(None, values, lambda s, c, b: (s, dict(zip("abc", s, strict=True))), None, **mode).run(3)
     for metrics, _ in recorder.metrics:
@@ -265,10 +266,7 @@ def test_configs_that_are_equal_but_not_the_same_never_share_a_step(mode, wrap):
         sign = 1.0 if str(config)[0] != "-" else -1.0
         return state + jnp.float32(kind * sign), {}
 
-    if wrap is not jax.jit:
-        wrapped = wrap(step)
-    else:
-        wrapped = jax.jit(step, static_argnums=1)
+    wrapped = jax.jit(step, static_argnums=1) if wrap is jax.jit else wrap(step)
     configs = [1, 1.0, True, 0.0, -0.0]
     finals = [float(Loop(config, jnp.float32(0), wrapped, None, **mode).run(1)) for config in configs]
     assert finals == [2.0, 3.0, 1.0, 3.0, -3.0]

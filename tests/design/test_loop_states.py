@@ -1,6 +1,6 @@
 """Which States can a compiled Loop take, and how does it say that a step broke its contract?"""
 
-# ruff: noqa: ARG001, ARG005 - step functions take what the Loop passes
+# ruff: noqa: ARG002, ARG005 - step functions take what the Loop passes
 
 from __future__ import annotations
 
