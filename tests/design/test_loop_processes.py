@@ -20,7 +20,8 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from researchlab.design import Cadence, Config, Loop, OrbaxPersister, State
 
-rank, count, port, folder, steps, mode = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:5], int(sys.argv[5]), json.loads(sys.argv[6])
+rank, count, port, folder = int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:5]
+steps, mode = int(sys.argv[5]), json.loads(sys.argv[6])
 jax.config.update("jax_num_cpu_devices", 2 // count)
 if count > 1:
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=count, process_id=rank)
@@ -46,8 +47,8 @@ def look(loop, metrics):
         print("at 20", flush=True)
 
 loop = Loop(
-    None, state, step, None, persister=OrbaxPersister(), checkpoint_dir=folder, save_every=Cadence(every=1000, every_seconds=3600),
-    callbacks=[(look, 10)], **mode,
+    None, state, step, None, persister=OrbaxPersister(), checkpoint_dir=folder,
+    save_every=Cadence(every=1000, every_seconds=3600), callbacks=[(look, 10)], **mode,
 )
 try:
     loop.run(steps, resume="auto")
@@ -66,12 +67,12 @@ def free_port():
 
 def started(count, folder, steps, mode):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_NUM_CPU")}
-    port = free_port()
+    shared = [str(free_port()), str(folder), str(steps), json.dumps(mode)]
+    # SIGTERM alone does not end a process that waits for another one.
+    command = ["timeout", "--foreground", "-k", "5", "150", sys.executable, "-c", PROGRAM]
     return [
         subprocess.Popen(
-            # SIGTERM alone does not end a process that waits for another one.
-            ["timeout", "--foreground", "-k", "5", "150", sys.executable, "-c", PROGRAM]
-            + [str(rank), str(count), str(port), str(folder), str(steps), json.dumps(mode)],
+            [*command, str(rank), str(count), *shared],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
