@@ -1,21 +1,24 @@
 """Train a small network on handwritten digits, tracked so that it can be run again and compared bit for bit.
 
 python examples/digits.py
+python examples/digits.py --resume   # with checkpoints: stop it (Ctrl-C) and start it again, it comes to the same bits
 pytest --rlab-reproduce latest --rlab-experiment digits
 """
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.random as jr
-import numpy as np
 import optax
 from sklearn.datasets import load_digits
 
 from researchlab import ExperimentTracker
-from researchlab.design import Config, DataProvider, Loop, MLFlowTelemetry, State
+from researchlab.design import ArrayDataProvider, CheckpointPersister, Config, Loop, MLFlowTelemetry, State
 
 
 class Digits(Config):
@@ -36,17 +39,11 @@ class Training(State):
     opt_state: optax.OptState
 
 
-class Batches(DataProvider[Training]):
-    """Endless batches of images (float32[batch, 64], 0 to 1) and labels (int32[batch]), drawn by a seeded generator."""
-
-    def __init__(self, config: Digits) -> None:
-        images, labels = load_digits(return_X_y=True)
-        self.images, self.labels = (images / 16.0).astype(np.float32), labels.astype(np.int32)
-        self.rng, self.size = np.random.default_rng(config.seed), config.batch_size
-
-    def __next__(self) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.rng.integers(len(self.labels), size=self.size)
-        return self.images[chosen], self.labels[chosen]
+def batches(config: Digits) -> ArrayDataProvider[Training]:
+    """Endless batches of images (float32[batch, 64], 0 to 1) and labels (int32[batch]), shuffled anew each epoch."""
+    images, labels = load_digits(return_X_y=True)
+    arrays = ((images / 16.0).astype("float32"), labels.astype("int32"))
+    return ArrayDataProvider(arrays, config.batch_size, key=jr.key(config.seed))
 
 
 def loss_and_accuracy(model: eqx.nn.MLP, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -56,7 +53,6 @@ def loss_and_accuracy(model: eqx.nn.MLP, images: jax.Array, labels: jax.Array) -
     return loss, (logits.argmax(axis=1) == labels).mean(dtype=jnp.float32)
 
 
-@eqx.filter_jit
 def step(state: Training, config: Digits, batch: tuple[jax.Array, jax.Array]) -> tuple[Training, dict[str, jax.Array]]:
     """Take one step of Adam."""
     (loss, accuracy), gradient = eqx.filter_value_and_grad(loss_and_accuracy, has_aux=True)(state.model, *batch)
@@ -66,13 +62,25 @@ def step(state: Training, config: Digits, batch: tuple[jax.Array, jax.Array]) ->
 
 def main() -> None:
     """Train, and say which run it was."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--resume", action="store_true", help="write checkpoints, and go on from the newest one")
+    resume = parser.parse_args().resume
     config = Digits()
     model = eqx.nn.MLP(64, 10, config.width, config.depth, key=jr.key(config.seed))
-    opt_state = optax.adam(config.learning_rate).init(eqx.filter(model, eqx.is_inexact_array))
-    loop = Loop(config, Training(model, opt_state), step, Batches(config), MLFlowTelemetry())
+    loop = Loop(
+        config,
+        Training(model, optax.adam(config.learning_rate).init(eqx.filter(model, eqx.is_inexact_array))),
+        step,
+        batches(config),
+        MLFlowTelemetry(),
+        CheckpointPersister(keep_last=2),
+        jit=True,
+        save_every=100 if resume else None,
+        checkpoint_dir=Path(__file__).parent / "checkpoints" if resume else None,
+    )
     with ExperimentTracker("digits") as tracker:
         tracker.log_config(config)
-        loop.run(config.num_steps)
+        loop.run(config.num_steps, resume="auto" if resume else None)
     print(f"{tracker.run_name}: {loop.step} steps")
 
 

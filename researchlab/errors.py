@@ -115,6 +115,22 @@ class DataError(ResearchlabError, ValueError):
     """A provider of batches cannot be brought to where it is asked to go, or cannot give a batch."""
 
 
+class MissingPackageError(ResearchlabError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+class FrameError(ResearchlabError, ValueError):
+    """What a visualizer was given is no image, or one of another size."""
+
+
+class VideoError(ResearchlabError, OSError):
+    """A video cannot be encoded."""
+
+
+class DisplayError(ResearchlabError, RuntimeError):
+    """There is no frame to show, or nothing to show it on."""
+
+
 class LeafError(ResearchlabError, ValueError):
     """A leaf of a State cannot be read on this host, or two arrays cannot be compared."""
 

@@ -10,8 +10,23 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HEAVY = frozenset(
-    {"coolname", "equinox", "git", "jax", "jaxlib", "mlflow", "numpy", "pyarrow", "pydantic", "pytest", "syrupy"}
+    {
+        "coolname",
+        "equinox",
+        "git",
+        "jax",
+        "jaxlib",
+        "mlflow",
+        "numpy",
+        "orbax",
+        "pyarrow",
+        "pydantic",
+        "pytest",
+        "syrupy",
+    }
 )
+
+OPTIONAL = frozenset({"IPython", "grain", "imageio", "imageio_ffmpeg", "matplotlib", "tqdm"})
 
 
 def loaded_by(statement: str) -> frozenset[str]:
@@ -21,7 +36,7 @@ def loaded_by(statement: str) -> frozenset[str]:
     command = [sys.executable, "-P", "-c", code]
     finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert finished.returncode == 0, finished.stderr
-    return HEAVY & frozenset(finished.stdout.split())
+    return (HEAVY | OPTIONAL) & frozenset(finished.stdout.split())
 
 
 def test_the_probe_sees_what_is_loaded() -> None:
@@ -49,7 +64,12 @@ def test_tracking_and_reproduce_load_no_jax(statement: str) -> None:
 
 @pytest.mark.parametrize("statement", ["import researchlab.design", "from researchlab.design import *"])
 def test_design_loads_no_mlflow(statement: str) -> None:
-    assert not loaded_by(statement) & {"git", "mlflow", "pytest", "syrupy"}
+    assert not loaded_by(statement) & {"git", "mlflow", "orbax", "pytest", "syrupy"}
+
+
+@pytest.mark.parametrize("statement", ["import researchlab", "from researchlab.design import *"])
+def test_optional_packages_are_loaded_when_they_are_needed(statement: str) -> None:
+    assert not loaded_by(statement) & OPTIONAL
 
 
 @pytest.mark.parametrize("statement", ["import researchlab.numerics", "from researchlab.numerics import *"])
@@ -72,7 +92,10 @@ def test_every_public_name_exists(package: str) -> None:
 
 def test_the_lowest_versions_are_those_of_the_project_file() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    promised = [*project["dependencies"], *project["optional-dependencies"]["examples"]]
+    promised = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
     pins = [
         line for line in (ROOT / "requirements" / "lowest.txt").read_text().splitlines() if not line.startswith("#")
     ]

@@ -11,7 +11,7 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from researchlab._recording import already_recorded
-from researchlab.design._thinning import entries_of, steps_in, thinned, values_a_step
+from researchlab.design._thinning import copied, entries_of, steps_in, thinned, values_a_step
 from researchlab.errors import ResearchlabWarning, StoreError
 
 if TYPE_CHECKING:
@@ -27,8 +27,10 @@ SHORTEST_PAUSE: Final = 1.0
 PAUSE_FOR_REQUEST: Final = 20.0
 LONGEST_WAIT: Final = 60.0
 LONGEST_END: Final = 10.0
-#: So many values may wait as they are; beyond, they are thinned already while they wait, which keeps the same ones.
+#: So many values may wait as they are. Beyond, they are thinned while they wait, so that memory stays flat: to so many
+#: more than a request takes that the request keeps the same steps as if all had waited.
 MOST_WAITING: Final = 16 * VALUES_A_REQUEST
+THINNED_TO: Final = MOST_WAITING // 2
 
 
 class BackgroundSender:
@@ -37,19 +39,21 @@ class BackgroundSender:
     The pause after a request is 20 times as long as the request took, and at least a second. A request has up to 1000
     values. When more wait, those steps are sent that ``thinned`` keeps; a run that gives less than that is sent whole.
 
-    What goes wrong in the thread is told to the thread that adds and closes: a store that fails is warned about once
-    and asked again, any other exception is raised there.
+    What goes wrong in the thread is told to the thread that adds and closes: a StoreError is warned about once, and the
+    store is asked again; a ResearchlabWarning is warned about; any other exception is raised.
     """
 
-    def __init__(self, telemetry: Telemetry[Any, Any], *, recorded: bool) -> None:
+    def __init__(self, telemetry: Telemetry[Any, Any], *, name: str, recorded: bool) -> None:
         """Prepare to send; the thread starts with the first metrics.
 
         Args:
             telemetry: may be called from another thread.
+            name: what it is called in messages.
             recorded: the run's trace has the values.
         """
         self.pid = os.getpid()  # a forked child has neither the thread nor a lock that it can trust
         self._telemetry = telemetry
+        self._name = name
         self._is_recorded = recorded
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -59,26 +63,30 @@ class BackgroundSender:
         self._is_closing = self._is_given_up = self._is_done = False
         self._failure: BaseException | None = None
         self._refusal: StoreError | None = None
+        self._messages: list[str] = []
         self._has_warned = False
         self._steps = self._steps_sent = 0
         self._is_thinned = False
 
     def add(self, part: Part) -> None:
-        """Hand metrics over; arrays must not change any more.
+        """Hand metrics over; what is kept of the arrays is copied.
 
         Raises:
             Exception: what the telemetry raised in the thread, other than a StoreError.
         """
         with self._changed:
-            self._waiting.append(part)
-            self._values += steps_in(part) * values_a_step(part)
+            if not self._waiting:
+                self._changed.notify_all()  # else the thread waits for the clock: waking it each time costs the Loop
             self._steps += steps_in(part)
+            kept = copied(part, THINNED_TO)  # of a block of many steps, only what can be needed is copied
+            self._is_thinned = self._is_thinned or steps_in(kept) < steps_in(part)
+            self._waiting.append(kept)
+            self._values += steps_in(kept) * values_a_step(kept)
             if self._values > MOST_WAITING:
-                self._thin()
+                self._thin(THINNED_TO)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="researchlab-telemetry", daemon=True)
                 self._thread.start()
-            self._changed.notify_all()
         self._tell()
 
     def close(self) -> None:
@@ -100,16 +108,15 @@ class BackgroundSender:
                     self._warn_of_lost("it was interrupted")
                 raise
             self._is_given_up = True
-            is_done = self._is_done
-        self._tell(and_refusal=False)
-        if not is_done:
-            self._warn_of_lost(f"there was no answer within {LONGEST_END:g} s")
-        elif self._refusal is not None and self._waiting:
-            self._warn_of_lost(str(self._refusal))
+            self._tell(and_refusal=False)
+            if not self._is_done:
+                self._warn_of_lost(f"{self._name} did not answer within {LONGEST_END:g} s")
+            elif self._refusal is not None:
+                self._warn_of_lost(str(self._refusal))
         if self._is_thinned:
             _log.info(
                 "%d of %d steps (%.2g %%) went to %s, as more came than it takes; the thinning rule is in the how-to",
-                *(self._steps_sent, self._steps, 100 * self._steps_sent / self._steps, type(self._telemetry).__name__),
+                *(self._steps_sent, self._steps, 100 * self._steps_sent / self._steps, self._name),
             )
 
     def _run(self) -> None:
@@ -132,7 +139,7 @@ class BackgroundSender:
                 is_last = self._is_closing
                 if self._is_given_up or (is_last and not self._waiting):
                     return
-                self._thin()
+                self._thin(VALUES_A_REQUEST)
                 self._in_flight, self._waiting, self._values = self._waiting, [], 0
             started = time.monotonic()
             refusal = self._send(self._in_flight)
@@ -160,10 +167,14 @@ class BackgroundSender:
                 self._telemetry.log_metrics_batch(entries)
         except StoreError as error:
             return error
+        except ResearchlabWarning as warning:
+            # Delivered, with something to say: a warning of this thread could get lost among those of the Loop's.
+            with self._changed:
+                self._messages.append(str(warning))
         return None
 
-    def _thin(self) -> None:
-        kept = thinned(self._waiting, VALUES_A_REQUEST)
+    def _thin(self, most: int) -> None:
+        kept = thinned(self._waiting, most)
         values = _values_in(kept)
         self._is_thinned = self._is_thinned or values < self._values
         self._waiting, self._values = kept, values
@@ -172,6 +183,10 @@ class BackgroundSender:
         failure, self._failure = self._failure, None
         if failure is not None:
             raise failure
+        with self._changed:
+            messages, self._messages = self._messages, []
+        for message in messages:
+            _warn(message)
         refusal = self._refusal
         if and_refusal and refusal is not None and not self._has_warned:
             self._has_warned = True

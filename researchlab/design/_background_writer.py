@@ -67,6 +67,7 @@ class BackgroundWriter:
 
     def unseen_error(self) -> BaseException | None:
         """Return the error that nobody has been told, once."""
+        _failed.discard(self)
         error, self._error = self._error, None
         return error
 
@@ -83,6 +84,7 @@ class BackgroundWriter:
                 job()
             except BaseException as error:  # noqa: BLE001 - it is raised where somebody can catch it
                 self._error = self._error or error
+                _failed.add(self)
 
     def _raise_error(self) -> None:
         error = self.unseen_error()
@@ -91,15 +93,17 @@ class BackgroundWriter:
 
 
 _everyone: weakref.WeakSet[BackgroundWriter] = weakref.WeakSet()
+_failed: set[BackgroundWriter] = set()  # also those that nobody else holds any more
 
 
 def _forget_all() -> None:
+    _failed.clear()
     for writer in _everyone:
         writer.forget()
 
 
 def _tell_unseen_errors() -> None:
-    for writer in _everyone:
+    for writer in list(_failed):
         error = writer.unseen_error()
         if error is not None:
             warnings.warn(f"a checkpoint was not written: {error}", ResearchlabWarning, stacklevel=1)

@@ -44,25 +44,38 @@ def commit(target: Path, write_values: Callable[[Path], Manifest]) -> None:
         manifest = write_values(fresh)
         _write(fresh / MANIFEST_FILE, manifest.to_json())
         sync_folder(fresh)
-        try:
-            fresh.rename(target)
-        except OSError as error:
-            if error.errno not in _IS_TAKEN:
-                raise
-            if not (target / MANIFEST_FILE).is_file():
-                msg = (
-                    f"{target} cannot be written: something that is no checkpoint has that name ({error.strerror}). "
-                    "Move it away, or save under another name."
-                )
-                raise CheckpointError(msg) from error
-            _replace(target, fresh, manifest)
+        while not _appears(fresh, target) and not _replace(target, fresh, manifest):
+            pass  # the one that was there has been removed in the meantime
         sync_folder(target.parent)
 
 
+def complete(target: Path, write_values: Callable[[Path], Manifest], *, keep: str) -> None:
+    """Make a checkpoint of a folder in which another program has written the entry ``keep``.
+
+    Args:
+        target: the folder; it may be a checkpoint already, which is replaced.
+        write_values: writes a file with more values into the folder, and returns the manifest, which names both.
+        keep: the entry's name.
+    """
+    with _opened(target) as descriptor:
+        _lock(descriptor, wait=True)
+        manifest = write_values(target)
+        fresh = target / f".{MANIFEST_FILE}.tmp"
+        _write(fresh, manifest.to_json())
+        os.fsync(descriptor)
+        fresh.replace(target / MANIFEST_FILE)
+        os.fsync(descriptor)
+        for entry in target.iterdir():
+            if entry.name not in {MANIFEST_FILE, manifest.leaves_file, keep}:
+                _delete(entry)
+    sync_folder(target.parent)
+
+
 def remove(target: Path) -> None:
-    """Remove a checkpoint; half of one never has its name."""
-    away = target.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
-    with contextlib.suppress(FileNotFoundError):  # somebody else has removed it
+    """Remove a checkpoint, unless somebody is replacing it; half of one never has its name."""
+    with contextlib.suppress(OSError), _opened(target) as descriptor:
+        _lock(descriptor, wait=False)
+        away = target.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
         target.rename(away)
         shutil.rmtree(away, ignore_errors=True)
 
@@ -81,9 +94,33 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
 
 
-def _replace(target: Path, fresh: Path, manifest: Manifest) -> None:
-    with _opened(target) as descriptor:
-        _lock(descriptor, wait=True)  # another process may replace it, too
+def _appears(fresh: Path, target: Path) -> bool:
+    """Rename a finished folder, or return False where a checkpoint is in its place."""
+    try:
+        fresh.rename(target)
+    except OSError as error:
+        if error.errno not in _IS_TAKEN:
+            raise
+        if error.errno == errno.ENOTDIR or (target.is_dir() and not (target / MANIFEST_FILE).is_file()):
+            msg = (
+                f"{target} cannot be written: something that is no checkpoint has that name. Move it away, or save "
+                "under another name."
+            )
+            raise CheckpointError(msg) from error
+        return False
+    return True
+
+
+def _replace(target: Path, fresh: Path, manifest: Manifest) -> bool:
+    """Put the files of a finished folder in the place of a checkpoint's, or return False where that is gone."""
+    with contextlib.ExitStack() as stack:
+        try:
+            descriptor = stack.enter_context(_opened(target))
+            _lock(descriptor, wait=True)  # another process may replace or remove it, too
+            if not os.path.samestat(os.fstat(descriptor), target.stat()):
+                return False
+        except FileNotFoundError:
+            return False
         stem, dot, suffix = manifest.leaves_file.partition(".")
         own = f"{stem}-{uuid.uuid4().hex[:8]}{dot}{suffix}"
         (fresh / manifest.leaves_file).rename(target / own)
@@ -94,6 +131,7 @@ def _replace(target: Path, fresh: Path, manifest: Manifest) -> None:
         for entry in target.iterdir():
             if entry.name.startswith(stem) and entry.name != own:
                 _delete(entry)
+    return True
 
 
 @contextlib.contextmanager

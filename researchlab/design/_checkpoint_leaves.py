@@ -26,26 +26,43 @@ if TYPE_CHECKING:
 
 
 def held(state: Any) -> Any:
-    """Return a State that another thread may read later: arrays of this process, numpy arrays copied."""
+    """Return a State that another thread may read later: arrays of this process, numpy arrays copied.
+
+    Raises:
+        CheckpointError: a leaf has no values any more, or lies on the devices of several processes; names it.
+    """
     named = named_leaves(state)
-    leaves: list[Any] = []
+    check_holdable(named)
+    return with_leaves(state, [held_leaf(path, leaf) for path, leaf in named])
+
+
+def check_holdable(named: Sequence[tuple[str, Any]]) -> None:
+    """Raise CheckpointError where a leaf has no values: it is traced, or was donated."""
     for path, leaf in named:
         if isinstance(leaf, jax.Array):
             try:
                 check_usable(path, leaf)
             except LeafError as error:
                 raise CheckpointError(str(error)) from error
-            if not leaf.is_fully_addressable:
-                if not leaf.is_fully_replicated:
-                    msg = (
-                        f"leaf {path!r} ({leaf.dtype}{list(leaf.shape)}) is sharded over several processes, and one of "
-                        "them cannot write it alone: use OrbaxPersister (`pip install 'researchlab[orbax]'`)."
-                    )
-                    raise CheckpointError(msg)
-                leaf = leaf.addressable_data(0)  # noqa: PLW2901 - the same leaf, as one process sees it
-        elif isinstance(leaf, np.ndarray):
-            leaf = leaf.copy()  # noqa: PLW2901 - the user may change it before it is written
-        leaves.append(leaf)
+
+
+def held_leaf(path: str, leaf: Any) -> Any:
+    """Return one leaf of ``held``."""
+    if isinstance(leaf, np.ndarray):
+        return leaf.copy()  # the user may change it before it is written
+    if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+        return leaf
+    if not leaf.is_fully_replicated:
+        msg = (
+            f"leaf {path!r} ({leaf.dtype}{list(leaf.shape)}) is sharded over several processes, and one of them cannot "
+            "write it alone: use OrbaxPersister (`pip install 'researchlab[orbax]'`)."
+        )
+        raise CheckpointError(msg)
+    return leaf.addressable_data(0)
+
+
+def with_leaves(state: Any, leaves: Sequence[Any]) -> Any:
+    """Return a State with other leaves, in the order of ``named_leaves``."""
     treedef = jax.tree_util.tree_structure(state, is_leaf=lambda node: node is None)
     return jax.tree_util.tree_unflatten(treedef, leaves)
 
@@ -94,8 +111,7 @@ def read_leaves(file: Path, entries: Sequence[StoredLeaf], like: Any) -> Any:
             raise DamagedCheckpointError(msg)
     named = dict(named_leaves(like))
     values = {entry.path: _value(entry, leaf, named[entry.path]) for entry, leaf in zip(stored, leaves, strict=True)}
-    treedef = jax.tree_util.tree_structure(like, is_leaf=lambda node: node is None)
-    return jax.tree_util.tree_unflatten(treedef, [values.get(path, leaf) for path, leaf in named.items()])
+    return with_leaves(like, [values.get(path, leaf) for path, leaf in named.items()])
 
 
 def _without_unused_bits(array: NDArray[Any]) -> NDArray[Any]:
@@ -152,8 +168,10 @@ def _array(entry: StoredLeaf, data: NDArray[Any]) -> jax.Array:
     if str(array.dtype) != entry.dtype:
         msg = f"leaf {entry.path!r} is {entry.dtype}, which jax makes {array.dtype} here: set JAX_ENABLE_X64=1"
         raise CheckpointError(msg)
-    if not entry.weak_type:
-        return array
-    # A weakly typed leaf that came back strongly typed would promote, and so compute, differently.
+    return with_weak_type(array) if entry.weak_type else array
+
+
+def with_weak_type(array: jax.Array) -> jax.Array:
+    """Return an array as jax makes one of a Python number; a strong one would promote, and compute, differently."""
     number = {"i": 0, "f": 0.0, "c": 0j}[array.dtype.kind]
     return jnp.broadcast_to(jnp.asarray(number), array.shape).at[...].set(array)

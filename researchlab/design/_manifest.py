@@ -64,7 +64,8 @@ class Manifest(pydantic.BaseModel):
         config: the configuration as JSON has it; None where it cannot be written so that it comes back.
         config_class: its class.
         data: the position of the data provider.
-        leaves_file: the file with the values; "" where another program keeps them.
+        leaves_file: the file with the values.
+        arrays_folder: the folder with the arrays that Orbax has written, "" where there is none.
         leaves: in the order of the State.
         static_fields: path to stable text of the fields that are part of the State's structure.
         structure: the structure as jax prints it, for a reader.
@@ -76,6 +77,7 @@ class Manifest(pydantic.BaseModel):
     config_class: str
     data: Any = None
     leaves_file: str = ""
+    arrays_folder: str = ""
     leaves: tuple[StoredLeaf, ...]
     static_fields: dict[str, str]
     structure: str

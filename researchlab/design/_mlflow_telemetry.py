@@ -20,7 +20,7 @@ from researchlab.design._typevars import C, S
 from researchlab.errors import NoActiveRunError, ResearchlabWarning, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from mlflow import MlflowClient
     from mlflow.entities import Metric, Param
@@ -75,7 +75,7 @@ class MLFlowTelemetry(Telemetry[S, C]):
             NoActiveRunError: there is no active MLflow run in this thread.
             StoreError: the store failed.
         """
-        _log_metrics(_active_run("metrics"), entries, self._names)
+        _log_metrics(_active_run("metrics"), entries, self._names, warn=_warn)
 
     def in_background(self) -> Telemetry[S, C]:
         """Return a telemetry for the active run, for a background thread: the active run of MLflow is by thread.
@@ -98,7 +98,7 @@ class MLFlowTelemetry(Telemetry[S, C]):
         written = {
             name: _written(value)
             for name, value in flatten_names(params, what="parameter").items()
-            if self._names.accepts(name, "parameter")
+            if self._names.accepts(name, "parameter", warn=_warn)
         }
         if not written:
             return
@@ -132,7 +132,10 @@ class _RunTelemetry(Telemetry[S, C]):
         self.log_metrics_batch([MetricEntry(metrics, step, time.time_ns() // 1_000_000)])
 
     def log_metrics_batch(self, entries: Sequence[MetricEntry]) -> None:
-        _log_metrics(self._run, entries, self._names)
+        said: list[str] = []
+        _log_metrics(self._run, entries, self._names, warn=said.append)
+        if said:
+            raise ResearchlabWarning("; ".join(said))
 
     def log_params(self, params: Mapping[str, Any]) -> None:
         raise NotImplementedError
@@ -157,13 +160,13 @@ class _Names:
     def __init__(self) -> None:
         self._known: dict[str, bool] = {}
 
-    def accepts(self, name: str, what: str) -> bool:
+    def accepts(self, name: str, what: str, *, warn: Callable[[str], None]) -> bool:
         known = self._known.get(name)
         if known is None:
             problem = _name_problem(name)
             known = self._known[name] = not problem
             if problem:
-                _warn(f"{what} {name!r} does not go to MLflow, which refuses the name: {problem}; rename it")
+                warn(f"{what} {name!r} does not go to MLflow, which refuses the name: {problem}; rename it")
         return known
 
 
@@ -180,14 +183,14 @@ def _active_run(what: str) -> _Run:
     return _Run(str(run.info.run_id), mlflow.get_tracking_uri())
 
 
-def _log_metrics(run: _Run, entries: Sequence[MetricEntry], names: _Names) -> None:
+def _log_metrics(run: _Run, entries: Sequence[MetricEntry], names: _Names, *, warn: Callable[[str], None]) -> None:
     from mlflow.entities import Metric
 
     points = [
         Metric(name, to_float(name, value, entry.step), entry.timestamp_ms, entry.step)
         for entry in entries
         for name, value in entry.metrics.items()
-        if names.accepts(name, "metric")
+        if names.accepts(name, "metric", warn=warn)
     ]
     for chunk in _chunks(points, _METRICS_A_REQUEST):
         _log_batch(run, f"{len(points)} metric values", metrics=chunk, params=())

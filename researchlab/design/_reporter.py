@@ -16,7 +16,7 @@ from researchlab._recording import already_recorded, record_block
 from researchlab.design._background import BackgroundSender
 from researchlab.design._metrics import to_host, to_numbers
 from researchlab.design._telemetry import MetricEntry, Telemetry
-from researchlab.design._thinning import entries_of, selected
+from researchlab.design._thinning import entries_of, selected, values_a_step
 from researchlab.errors import ResearchlabWarning, StoreError
 
 if TYPE_CHECKING:
@@ -114,10 +114,11 @@ class Reporter:
         self._last_step, self._latest = int(block.steps[-1]), None
         if self._recorder is not None:
             record_block(self._recorder, block)
-        if self._telemetry is None or not block.columns:
+        if self._telemetry is None:
             return
-        mask = np.ones(len(block.steps), np.bool_) if self._select is None else self._select(block.steps, block.times)
-        if mask.any():
+        if self._select is None:
+            self._show(self._telemetry, block)
+        elif (mask := self._select(block.steps, block.times)).any():
             self._show(self._telemetry, selected(block, mask))
 
     def close(self) -> None:
@@ -134,6 +135,8 @@ class Reporter:
             _warn(f"{values} metric values of steps {first} to {last} were not delivered, {kept}: {error}")
 
     def _show(self, telemetry: Telemetry[Any, Any], part: Part) -> None:
+        if self._asks_for_background and not values_a_step(part):
+            return
         sender = self._background(telemetry)
         if sender is not None:
             sender.add(part)
@@ -154,7 +157,8 @@ class Reporter:
             if target is None:
                 self._asks_for_background = False
             else:
-                sender = self._sender = BackgroundSender(target, recorded=self._recorder is not None)
+                name, recorded = type(telemetry).__name__, self._recorder is not None
+                sender = self._sender = BackgroundSender(target, name=name, recorded=recorded)
         return sender
 
     def _flush(self, telemetry: Telemetry[Any, Any], *, is_last: bool = False) -> StoreError | None:

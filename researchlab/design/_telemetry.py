@@ -67,6 +67,10 @@ class Telemetry(abc.ABC, Generic[S, C]):
         waiting steps are sent whose number is divisible by the smallest power of two that makes them fit, plus the
         newest; a run that gives less than that is sent whole. The trace of a tracked run has every value.
 
+        What its ``log_metrics_batch`` raises is told in the Loop's thread: a StoreError as for any telemetry, a
+        ResearchlabWarning (the metrics were taken, and there is something to say) as a warning, any other exception is
+        raised at the next step, or at the end.
+
         A subclass that overrides ``log_metrics`` or ``log_metrics_batch`` below the class that has this method is
         called as if there were none.
         """

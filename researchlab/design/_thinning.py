@@ -43,6 +43,16 @@ def thinned(parts: Sequence[Part], most: int) -> list[Part]:
     return [selected(part, mask) for part, mask in zip(parts, masks, strict=True) if mask.any()]
 
 
+def copied(part: Part, most: int) -> Part:
+    """Return what ``thinned`` keeps of one part, with arrays of its own."""
+    (kept,) = thinned([part], most)
+    return (
+        kept
+        if kept is not part or isinstance(part, MetricEntry)
+        else selected(part, np.ones(len(part.steps), np.bool_))
+    )
+
+
 def selected(part: Part, mask: NDArray[np.bool_]) -> Part:
     """Return a part with the steps of the mask only (bool of shape ``[n]``, not empty), its arrays copied."""
     if isinstance(part, MetricEntry):
@@ -56,7 +66,8 @@ def entries_of(part: Part) -> list[MetricEntry]:
     if isinstance(part, MetricEntry):
         return [part]
     names = tuple(part.columns)
-    rows: Any = zip(*(column_numbers(column) for column in part.columns.values()), strict=True)
+    columns = [column_numbers(column) for column in part.columns.values()]
+    rows: Any = zip(*columns, strict=True) if columns else itertools.repeat((), len(part.steps))
     steps, times = part.steps.tolist(), (part.times * 1000).astype(np.int64).tolist()
     return [
         MetricEntry(dict(zip(names, row, strict=True)), step, time)

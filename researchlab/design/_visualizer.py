@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import math
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic
 
 from researchlab.design._typevars import S
 from researchlab.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
 
 
 class Visualizer(abc.ABC, Generic[S]):
     """Turns States into frames, and keeps them when it is recording.
 
     A subclass defines ``_render_frame``, ``_show_frame`` where frames can be looked at, and ``_record`` and ``close``
-    where they are written to a file. A Loop calls ``render``; it never closes a visualizer, so that several runs can go
-    into one recording.
+    where they are written to a file; then also ``finish_recording`` and ``artifacts``. A Loop calls ``render``, and
+    ``finish_recording`` at the end of a run; it never closes a visualizer, so that several runs can go into one
+    recording.
 
     Attributes:
         is_recording: each rendered frame is also recorded.
@@ -60,6 +64,17 @@ class Visualizer(abc.ABC, Generic[S]):
     def close(self) -> None:
         """Finish the recording. It is called again when the object goes, so a second call must do no harm."""
 
+    def finish_recording(self) -> Sequence[Path]:
+        """Make whole files of what was recorded so far, and return them; recording can go on.
+
+        A Loop calls this at the end of each ``run``, whatever ended it, and hands the files to the active run.
+        """
+        return self.artifacts()
+
+    def artifacts(self) -> Sequence[Path]:
+        """Return the finished files that belong to the run; by default there are none."""
+        return ()
+
     @abc.abstractmethod
     def _render_frame(self, state: S) -> Any:
         """Return the frame of a State (an image array, a figure, a text)."""
@@ -75,8 +90,10 @@ class Visualizer(abc.ABC, Generic[S]):
 
     def __del__(self) -> None:
         """Close. The object may be half made and the interpreter may be going, so errors have nowhere to go."""
-        with contextlib.suppress(Exception):
+        try:  # noqa: SIM105 - contextlib may be gone already
             self.close()
+        except Exception:  # noqa: BLE001, S110
+            pass
 
 
 def _is_positive(fps: object) -> bool:

@@ -15,6 +15,7 @@ from researchlab.reproduce._environment import environment_differences
 from researchlab.reproduce._execution import Access, check_executable, execute
 from researchlab.reproduce._findings import ChangedInputsError, why_escaped
 from researchlab.reproduce._inputs import find_inputs, other_checkout, put_inputs
+from researchlab.reproduce._loops import execution_differences
 from researchlab.reproduce._surroundings import link_outside, place_below
 from researchlab.reproduce.judge import NOTHING_RECORDED, judge
 from researchlab.reproduce.verdict import Verdict, VerdictKind
@@ -172,6 +173,7 @@ class _Attempt:
             compared=judgement.compared,
             not_compared=judgement.not_compared,
             environment=environment_differences(self.record.environment, received_record.environment),
+            execution=execution_differences(self.record, received_record),
         )
 
     def _why_no_reply(self, execution: Execution) -> str:

@@ -107,6 +107,7 @@ class Verdict:
         compared: What was compared, in words.
         not_compared: What was not, and why.
         environment: What differs between the recorded and the present environment.
+        execution: What differs in how its Loops were executed, a line each.
         exit_code: Exit code of the re-execution, or None when it was not run.
         output: The tail of what it printed, when it failed.
         executions: How often the program was executed again: twice where a second time was to tell whether it is
@@ -128,6 +129,7 @@ class Verdict:
     compared: str = ""
     not_compared: tuple[str, ...] = ()
     environment: tuple[EnvironmentDifference, ...] = ()
+    execution: tuple[str, ...] = ()
     exit_code: int | None = None
     output: str = ""
     executions: int = 0
@@ -186,7 +188,7 @@ class Verdict:
         return lines + _row("compared", self.compared) + _rows("not compared", self.not_compared)
 
     def _circumstances(self) -> list[str]:
-        lines = _row("code", self.code) + _row("command", self.started)
+        lines = _row("code", self.code) + _row("command", self.started) + _rows("execution", self.execution)
         if not self.ok and (self.compared or self.environment):
             different = _table([(item.name, f"{item.recorded} -> {item.now}") for item in self.environment])
             lines += _rows("environment", different or ["as recorded"])

@@ -16,7 +16,7 @@ import pyarrow as pa
 from researchlab.errors import MetricError, RecordError, ResearchlabWarning
 from researchlab.numerics.dtypes import raw_bytes
 from researchlab.numerics.scalars import encode_scalar
-from researchlab.tracking._trace_batches import POINTS_PER_BATCH, EncodedBlock, PointBatches, Row, encode_block
+from researchlab.tracking._trace_batches import POINTS_PER_BATCH, PointBatches, encode_block
 from researchlab.tracking._trace_format import METRICS_FILE, METRICS_SCHEMA, STATE_FILE, STATE_SCHEMA
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from researchlab.numerics.leaves import Leaf
+    from researchlab.tracking._trace_batches import EncodedBlock, Row
 
 #: Points that were added and not yet written; beyond, whoever adds waits.
 MOST_WAITING: Final = 1 << 18

@@ -58,7 +58,7 @@ def assert_same(one, two):
 
 
 JAX_DTYPES = [
-    "bool", "int2", "int4", "uint4", "int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "bfloat16",
+    "bool", "int4", "uint4", "int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "bfloat16",
     "float32", "float8_e4m3fn", "float8_e5m2", "float8_e8m0fnu", "float4_e2m1fn", "complex64",
 ]  # fmt: skip
 LEAVES = [

@@ -3,11 +3,14 @@ from __future__ import annotations
 import warnings
 
 import jax.numpy as jnp
+import ml_dtypes
 import mlflow
 import numpy as np
 import pytest
 
+from researchlab._recording import MetricBlock
 from researchlab.design import Config, Loop, MetricEntry, MLFlowTelemetry, State
+from researchlab.design._reporter import Reporter
 from researchlab.errors import MetricError, NoActiveRunError, ResearchlabWarning, StoreError
 
 
@@ -170,3 +173,98 @@ def test_a_store_that_fails_is_a_store_error_outside_a_loop_and_a_warning_in_one
     assert "parameters were not logged" in said[0]
     assert "3 metric values of steps 1 to 3 were not delivered, they are lost" in said[1]
     mlflow.MlflowClient().restore_run(mlflow_run)
+
+
+def block(first, count):
+    steps = np.arange(first, first + count)
+    columns = {"loss": (1 / steps).astype(np.float32), "count": steps, "small": steps.astype(ml_dtypes.bfloat16)}
+    return MetricBlock(steps, 1000 + steps * 0.25, columns)
+
+
+def test_a_block_arrives_with_the_time_of_each_step(mlflow_run):
+    reporter = Reporter(None, MLFlowTelemetry())
+    reporter.block(block(1, 300))
+    reporter.close()
+    stored = mlflow.MlflowClient().get_metric_history(mlflow_run, "loss")
+    assert [(point.step, point.value, point.timestamp) for point in stored] == [
+        (step, float(np.float32(1 / step)), 1_000_000 + step * 250) for step in range(1, 301)
+    ]
+    assert history(mlflow_run, "count")[-1] == (300, 300.0)
+    assert history(mlflow_run, "small")[2] == (3, 3.0)
+
+
+def test_more_than_a_request_takes_is_thinned_by_the_rule_and_ends_with_the_last_step(mlflow_run):
+    reporter = Reporter(None, MLFlowTelemetry())
+    reporter.block(block(1, 4001))
+    reporter.close()
+    wanted = [*range(16, 4001, 16), 4001]
+    for name in ("loss", "count", "small"):
+        assert [step for step, _ in history(mlflow_run, name)] == wanted
+
+
+def test_the_metrics_of_a_loop_go_to_the_run_that_was_active_when_they_began(mlflow_run):
+    reporter = Reporter(None, MLFlowTelemetry())
+    reporter.block(block(1, 1))
+    experiment = mlflow.get_run(mlflow_run).info.experiment_id
+    with mlflow.start_run(experiment_id=experiment, nested=True) as inner:
+        reporter.block(block(2, 1))
+        reporter.close()
+    assert [step for step, _ in history(mlflow_run, "loss")] == [1, 2]
+    assert history(inner.info.run_id, "loss") == []
+
+
+def test_a_loop_without_a_run_says_so_in_the_thread_of_the_loop(mlflow_run):
+    mlflow.end_run()
+    reporter = Reporter(None, MLFlowTelemetry())
+    with pytest.raises(NoActiveRunError, match="with ExperimentTracker"):
+        reporter.block(block(1, 1))
+    reporter.close()
+
+
+def test_a_subclass_that_overrides_a_method_is_not_passed_by(mlflow_run):
+    class Single(MLFlowTelemetry):
+        def log_metrics(self, metrics, step):
+            super().log_metrics({"single": metrics["loss"]}, step)
+
+    class Batches(MLFlowTelemetry):
+        def log_metrics_batch(self, entries):
+            super().log_metrics_batch([MetricEntry({"batch": 1.0}, entry.step, 0) for entry in entries])
+
+    for telemetry in (Single(), Batches()):
+        reporter = Reporter(None, telemetry)
+        reporter.block(block(1, 2))
+        reporter.close()
+    assert [step for step, _ in history(mlflow_run, "single")] == [1, 2]
+    assert history(mlflow_run, "batch") == [(1, 1.0), (2, 1.0)]
+    assert history(mlflow_run, "loss") == []
+
+
+def test_a_name_that_mlflow_refuses_is_a_warning_of_the_loop_and_costs_no_other_metric(mlflow_run):
+    steps = np.array([1, 2])
+    reporter = Reporter(None, MLFlowTelemetry())
+    reporter.block(MetricBlock(steps, steps * 1.0, {"a@b": steps, "ok": steps}))
+    with pytest.warns(ResearchlabWarning, match="'a@b' does not go to MLflow") as warned:
+        reporter.close()
+    assert len(warned) == 1
+    assert history(mlflow_run, "ok") == [(1, 1.0), (2, 2.0)]
+
+
+def test_a_step_with_a_number_that_no_float_holds_is_raised_with_its_name(mlflow_run):
+    reporter = Reporter(None, MLFlowTelemetry())
+    reporter.metrics({"m": 10**400}, 1)
+    with pytest.raises(MetricError, match="'m' of step 1 is an integer beyond the largest float"):
+        reporter.close()
+
+
+def test_a_store_that_is_gone_is_warned_about_with_its_address(mlflow_run, tmp_path):
+    reporter = Reporter(None, MLFlowTelemetry())
+    with pytest.MonkeyPatch.context() as patch:
+
+        def refuse(self, *args, **kwargs):
+            msg = "database is locked"
+            raise mlflow.exceptions.MlflowException(msg)
+
+        patch.setattr(mlflow.MlflowClient, "log_batch", refuse)
+        reporter.block(block(1, 2))
+        with pytest.warns(ResearchlabWarning, match="6 metric values .*sqlite:///.*database is locked"):
+            reporter.close()

@@ -38,6 +38,13 @@ def bits(tree):
     ]
 
 
+def aligned(count):
+    """Return int32 zeros in memory that JAX would use as it is on a CPU."""
+    memory = np.zeros(count * 4 + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + count * 4].view(np.int32)
+
+
 def take(provider, count):
     return [bits(next(provider)) for _ in range(count)]
 
@@ -162,7 +169,7 @@ def test_without_a_key_the_rows_keep_their_order():
 
 
 def test_the_arrays_are_copied_to_the_device_once():
-    arrays = {"host": np.zeros((64, 64), np.float32), "device": jnp.arange(64)}
+    arrays = {"host": aligned(64), "device": jnp.arange(64)}
     provider = ArrayDataProvider(arrays, 4)
     first = provider.constants()
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(first))

@@ -78,20 +78,20 @@ def only(leaf):
     return found
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=60)
 @given(arrays())
 def test_it_is_what_numpy_computes(array):
     assert only(array) == reference(array)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(arrays(["bool", "int4", "uint4", "int8", "uint16", "int32", "float16", "bfloat16", "float32", "float8_e4m3fn",
                "float8_e5m2", "float8_e8m0fnu", "float4_e2m1fn", "complex64"]))  # fmt: skip
 def test_an_array_of_jax_has_that_of_numpy(array):
     assert only(jnp.asarray(array)) == only(np.asarray(array)) == reference(array)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=12)
 @given(arrays(["int64", "uint64", "float64", "complex128", "float32", "int4"]))
 def test_x64_changes_nothing(array):
     outside = only(array)

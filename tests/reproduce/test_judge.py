@@ -15,9 +15,10 @@ import pytest
 from researchlab.numerics.history import MetricHistory
 from researchlab.numerics.leaves import leaves_of
 from researchlab.reproduce._environment import environment_differences
+from researchlab.reproduce._loops import execution_differences
 from researchlab.reproduce.judge import Judgement, judge
 from researchlab.reproduce.verdict import Divergence, EnvironmentDifference, Verdict, VerdictKind
-from researchlab.tracking.record import CommandRecord, EnvironmentRecord, Record, ResultRecord
+from researchlab.tracking.record import CommandRecord, EnvironmentRecord, ExecutionRecord, Record, ResultRecord
 from researchlab.tracking.trace import Trace
 
 Values = "Sequence[tuple[str, int, Any]]"
@@ -238,6 +239,54 @@ def test_facts_that_change_bits_come_first_and_the_same_fact_once() -> None:
         "packages.zzz",
     ]
     assert found[-1] == EnvironmentDifference("packages.zzz", "(none)", "1")
+
+
+def loops(*ways: tuple[str, dict[str, str]], result: ResultRecord | None = FINISHED) -> Record:
+    executions = tuple(ExecutionRecord(source=source, facts=facts) for source, facts in ways)
+    return record(result).model_copy(update={"executions": executions})
+
+
+JIT = {"mode": "jit", "scan": "none", "devices": "1"}
+SCAN = {"mode": "scan 100", "scan": "100", "devices": "1"}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "lines"),
+    [
+        (loops(("loop", JIT)), loops(("loop", JIT)), ()),
+        (
+            loops(("loop", JIT), ("loop-2", JIT)),
+            loops(("loop", JIT), ("loop-2", SCAN)),
+            ("loop-2: mode 'jit' -> 'scan 100'", "loop-2: scan 'none' -> '100'"),
+        ),
+        # What only one of two versions of researchlab records says nothing.
+        (loops(("loop", {"mode": "jit", "old": "1"})), loops(("loop", {"mode": "jit", "new": "2"})), ()),
+        (loops(), loops(("loop", JIT)), ()),
+        (loops(("loop", JIT)), loops(), ()),
+        (
+            loops(("loop", JIT), ("loop", JIT)),
+            loops(("loop", JIT), ("loop", {**JIT, "devices": "2"})),
+            ("loop, way 2: devices '1' -> '2'",),
+        ),
+        (loops(("loop", JIT), ("loop", SCAN)), loops(("loop", JIT)), ("loop: ran in 2 modes -> in 1",)),
+        (loops(("loop", JIT)), loops(("loop", JIT), ("loop", SCAN)), ("loop: ran in 1 mode -> in 2",)),
+        (loops(("loop", JIT), result=KILLED), loops(("loop", JIT), ("loop", SCAN)), ()),
+        (
+            loops(("a\x1b", {"m\n": "x" * 200})),
+            loops(("a\x1b", {"m\n": "\x1b[31m"})),
+            ("a\\x1b: m\\n '" + "x" * 100 + "...' -> '\\x1b[31m'",),
+        ),
+    ],
+)
+def test_another_way_of_execution_is_named(before: Record, now: Record, lines: tuple[str, ...]) -> None:
+    assert execution_differences(before, now) == lines
+
+
+@pytest.mark.parametrize("kind", [VerdictKind.REPRODUCED, VerdictKind.DIVERGED])
+def test_another_way_of_execution_stands_beside_every_verdict(kind: VerdictKind) -> None:
+    verdict = dataclasses.replace(VERDICT, kind=kind, execution=("loop: mode 'jit' -> 'scan 100'",))
+    assert "  execution     loop: mode 'jit' -> 'scan 100'" in verdict.report().splitlines()
+    assert json.loads(json.dumps(verdict.to_json()))["execution"] == ["loop: mode 'jit' -> 'scan 100'"]
 
 
 VERDICT = Verdict(

@@ -18,6 +18,7 @@ from researchlab.tracking._tags import DIRTY_TAG, PROCESS_TAG, SCRIPT_TAG, VERDI
 from researchlab.tracking.record import (
     CommandRecord,
     EnvironmentRecord,
+    ExecutionRecord,
     FileRecord,
     InputRecord,
     NestedRecord,
@@ -204,6 +205,7 @@ def test_show_says_what_was_recorded(repo: Repo, store: RunStore) -> None:
             "command": CommandRecord(kind="script", target="train.py", folder="/", cwd=".", stdin="pipe"),
             "environment": environment,
             "ended_at": 200.0,
+            "executions": (ExecutionRecord(source="loop", facts={"mode": "scan", "steps": "100"}),),
             "result": ResultRecord(status="FINISHED", metrics=2, points=10, states=1),
             "not_recorded": ("The config was not logged.",),
         },
@@ -236,6 +238,7 @@ def test_show_says_what_was_recorded(repo: Repo, store: RunStore) -> None:
         "it is outside; 3 B, bytes not known, stored as rlab/inputs/ff",
         "folders       results/\n                runs/deep/",
         "stdin         pipe, not recorded",
+        "execution     loop: mode scan, steps 100",
         "python        CPython 3.11.7\n                /usr/bin/python",
         "processor     EPYC, avx2",
         "jax           backend: cpu",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -19,7 +20,10 @@ from helpers.repos import make_repo
 from helpers.scripts import Script
 from helpers.stores import mlflow_settings, new_store, points_of
 
-from researchlab import ExperimentTracker
+from researchlab import ExperimentTracker, _recording
+from researchlab._recording import MetricBlock
+from researchlab.design import MLFlowTelemetry, _background
+from researchlab.design._reporter import Reporter
 from researchlab.errors import RecordError, ResearchlabWarning, StoreError
 from researchlab.reproduce import VerdictKind, reproduce
 from researchlab.tracking.record import read_record
@@ -138,7 +142,10 @@ def test_a_run_on_a_server_prints_nothing_and_comes_back(server: Server, tmp_pat
     repo = make_repo(tmp_path / "repo", {})
     code = """
         import mlflow
-        from researchlab import ExperimentTracker
+        from researchlab import ExperimentTracker, _recording
+from researchlab._recording import MetricBlock
+from researchlab.design import MLFlowTelemetry, _background
+from researchlab.design._reporter import Reporter
         with ExperimentTracker("quiet", "quiet") as tracker:
             mlflow.log_metric("a", 1.0)
     """
@@ -206,3 +213,60 @@ def test_a_server_that_dies_during_a_run_costs_a_warning_and_nothing_else(
         ExperimentTracker("served", tracking_uri=server.uri).__enter__()
     assert time.monotonic() - started < 20
     assert mlflow_settings() == before
+
+
+def test_a_server_that_dies_holds_up_neither_the_steps_of_a_loop_nor_its_end(
+    project: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("researchlab.tracking.store.SERVER_TIMEOUT", 2)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(_background, "SHORTEST_PAUSE", 0.05)
+    monkeypatch.setattr(_background, "PAUSE_FOR_REQUEST", 0.0)
+    monkeypatch.setattr(_background, "LONGEST_END", 2.0)
+    del project
+    server = Server(tmp_path)
+
+    def block(first: int) -> MetricBlock:
+        steps = np.arange(first, first + 10)
+        return MetricBlock(steps, steps * 1.0, {"loss": steps * 0.5})
+
+    def delivered() -> list[int]:
+        history = mlflow.MlflowClient().get_metric_history(str(tracker.mlflow_run_id), "loss")
+        return [point.step for point in history]
+
+    try:
+        tracker = ExperimentTracker("served", "dies", tracking_uri=server.uri)
+        with pytest.warns(ResearchlabWarning) as caught, tracker:  # noqa: PT031
+            reporter = Reporter(_recording.current(), MLFlowTelemetry())
+            reporter.block(block(1))
+            end = time.monotonic() + 60
+            while delivered() != list(range(1, 11)):
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            server.freeze(frozen=True)
+            started = time.monotonic()
+            reporter.block(block(11))
+            time.sleep(0.3)  # the thread asks
+            server.kill()
+            for first in range(21, 1001, 10):
+                reporter.block(block(first))
+            assert time.monotonic() - started < 10
+            started = time.monotonic()
+            reporter.close()
+            assert time.monotonic() - started < 10
+    finally:
+        server.kill()
+    assert re.search(
+        r"990 metric values of steps 11 to 1000 were not delivered, the run's trace has them: ", str(caught[0].message)
+    )
+    folder = Path(str(caught[-1].message).rpartition(" kept in ")[2])
+    assert read_trace(folder / "rlab").metrics.points == 1000
+
+
+def test_a_file_is_sent_to_a_server_when_the_run_ends(project: Repo, server: Server) -> None:
+    with ExperimentTracker("served", tracking_uri=server.uri) as tracker:
+        tracker.record_artifact(project.write("a.gif", "pictures"), folder="videos")
+    run = find_run(tracker.run_name, tracking_uri=server.uri)
+    assert run.record().not_recorded == ()
+    path = mlflow.MlflowClient(server.uri).download_artifacts(str(tracker.mlflow_run_id), "videos/a.gif")
+    assert Path(path).read_text() == "pictures"

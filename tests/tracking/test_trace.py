@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -24,6 +25,7 @@ from researchlab.numerics.compare import compare_leaves
 from researchlab.numerics.compare_metrics import compare_metrics
 from researchlab.numerics.history import MetricHistory
 from researchlab.numerics.leaves import leaves_of
+from researchlab.tracking import _trace_writer
 from researchlab.tracking._trace_format import METRICS_SCHEMA
 from researchlab.tracking.trace import METRICS_FILE, STATE_FILE, TraceWriter, read_trace
 
@@ -444,3 +446,159 @@ def test_an_array_read_back_is_a_view_of_the_file(tmp_path):
     assert pa.total_allocated_bytes() - before < 100_000
     assert not leaf.array.flags.owndata
     assert leaf.array.flags.aligned
+
+
+# Dtypes of metrics, plain and not; the generators give any bits of them.
+COLUMN_DTYPES = [
+    *map(np.dtype, ("bool", "int32", "uint64", "float16", "float32", "float64", "longdouble", "complex64", ">f4")),
+    *(np.dtype(getattr(ml_dtypes, name)) for name in ("bfloat16", "float8_e4m3fn", "int4")),
+]
+
+
+@st.composite
+def blocks(draw):
+    count = draw(st.integers(0, 5))
+    columns = {}
+    for name in draw(st.lists(st.text(max_size=3), max_size=4, unique=True)):
+        dtype = draw(st.sampled_from(COLUMN_DTYPES))
+        bits = draw(st.binary(min_size=count * dtype.itemsize, max_size=count * dtype.itemsize))
+        column = np.frombuffer(bits, np.uint8)
+        # A bool is 0 or 1, as a device gives it.
+        columns[name] = (column % 2).astype(bool) if dtype.kind == "b" else column.view(dtype)
+    steps = np.array(draw(st.lists(STEPS, min_size=count, max_size=count)), np.int64)
+    return steps, np.arange(count) * 0.5, columns
+
+
+def rows_of(folder):
+    with pa.OSFile(str(folder / METRICS_FILE)) as file:
+        table = pa.ipc.open_stream(file).read_all()
+    return list(
+        zip(*(table.column(name).to_pylist() for name in ("name", "step", "dtype", "bits", "time")), strict=True)
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(blocks() | st.tuples(st.text(max_size=3), STEPS, VALUES), min_size=1, max_size=4))
+def test_a_block_is_what_its_steps_in_turn_are(pieces):
+    with tempfile.TemporaryDirectory() as base:
+        folders = Path(base, "blocks"), Path(base, "steps")
+        for folder, by_block in zip(folders, (True, False), strict=True):
+            folder.mkdir()
+            writer = TraceWriter(folder)
+            for piece in pieces:
+                first, second, third = piece
+                if isinstance(third, dict) and by_block:
+                    writer.add_block(first, second, third)
+                elif isinstance(third, dict):
+                    for index, step in enumerate(first.tolist()):
+                        writer.add_metrics({name: column[index] for name, column in third.items()}, step)
+                else:
+                    writer.add_metric(first, third, second)
+            counts = writer.points, writer.names
+            writer.close()
+        one, other = (read_trace(folder).metrics for folder in folders)
+        assert points_of(one) == points_of(other)
+        assert list(one.metrics) == list(other.metrics)
+        if counts[0]:
+            received, wanted = (rows_of(folder) for folder in folders)
+            assert [row[:4] for row in received] == [row[:4] for row in wanted]
+        assert counts == (one.points, len(one.metrics))
+
+
+def test_a_block_keeps_the_time_of_each_step_and_the_bits_that_are_easily_lost(tmp_path):
+    nan = np.array([0x7FC00123, 0xFFC00001], np.uint32).view(np.float32)
+    columns = {
+        "nan": nan,
+        "zero": np.array([-0.0, 0.0], ml_dtypes.bfloat16),
+        "count": np.array([2**24 + 1, 2**62 + 1]),
+        "double": np.array([0.1, -0.0]),
+    }
+    writer = TraceWriter(tmp_path)
+    writer.add_block(np.array([7, 9]), np.array([1.25, 2.5]), columns)
+    writer.close()
+    rows = rows_of(tmp_path)
+    assert [row[:2] for row in rows] == [(name, step) for step in (7, 9) for name in columns]
+    assert [row[4] for row in rows] == [1.25] * 4 + [2.5] * 4
+    assert [row[3] for row in rows] == [column[i].tobytes() for i in range(2) for column in columns.values()]
+    assert [row[2] for row in rows[:4]] == ["float32", "bfloat16", "int64", "float64"]
+
+
+def test_the_arrays_of_a_block_may_be_reused(tmp_path):
+    writer = TraceWriter(tmp_path)
+    steps, times, column = np.arange(3), np.zeros(3), np.arange(3.0)
+    writer.add_block(steps, times, {"m": column})
+    for array in (steps, times, column):
+        array[:] = 9
+    writer.close()
+    assert [(row[1], row[4]) for row in rows_of(tmp_path)] == [(0, 0.0), (1, 0.0), (2, 0.0)]
+    assert read_trace(tmp_path).metrics.metrics["m"].value(2) == 2.0
+
+
+def test_a_large_block_is_written_in_batches_of_a_few_megabytes(tmp_path):
+    writer = TraceWriter(tmp_path)
+    count = 100_000
+    writer.add_block(np.arange(count), np.zeros(count), {"a": np.arange(count), "b": np.arange(count) * 0.5})
+    writer.close()
+    with pa.OSFile(str(tmp_path / METRICS_FILE)) as file:
+        batches = list(pa.ipc.open_stream(file))
+    assert max(len(batch) for batch in batches) == 1 << 17
+    metrics = read_trace(tmp_path).metrics.metrics
+    assert [int(metrics["a"].value(i)) for i in (0, 65_536, count - 1)] == [0, 65_536, count - 1]
+    assert metrics["b"].value(count - 1) == (count - 1) * 0.5
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"ok": np.zeros(2), "m": np.zeros(3)}, "'m' has 3 values for 2 steps"),
+        ({"ok": np.zeros(2), "m": np.zeros((2, 2))}, "'m' is not one number"),
+        ({"ok": np.zeros(2), "m": np.array(["a", "b"])}, "'m' is not one number"),
+        ({"ok": np.zeros(2), "m": np.array([1, None])}, "'m' is not one number"),
+        ({"ok": np.zeros(2), "a\ud800": np.zeros(2)}, "not text that can be stored"),
+    ],
+)
+def test_a_block_that_cannot_be_kept_is_refused_whole(tmp_path, columns, said):
+    writer = TraceWriter(tmp_path)
+    with pytest.raises(MetricError, match=said):
+        writer.add_block(np.arange(2), np.zeros(2), columns)
+    assert (writer.points, writer.names) == (0, 0)
+    writer.close()
+
+
+def test_who_is_faster_than_the_disk_waits_and_memory_stays_flat(tmp_path, monkeypatch):
+    monkeypatch.setattr(_trace_writer, "MOST_WAITING", 1000)
+    writer = TraceWriter(tmp_path)
+    gate, seen = threading.Event(), []
+    write = writer._metrics_stream.write
+    monkeypatch.setattr(writer._metrics_stream, "write", lambda batch: (gate.wait(60), write(batch)))
+
+    def add():
+        for first in range(0, 3000, 500):
+            writer.add_block(np.arange(first, first + 500), np.zeros(500), {"m": np.zeros(500)})
+            seen.append(writer.points)
+
+    adder = threading.Thread(target=add)
+    adder.start()
+    while len(seen) < 2:
+        time.sleep(0.01)
+    time.sleep(0.05)
+    assert seen == [500, 1000]
+    gate.set()
+    adder.join()
+    writer.close()
+    assert seen[-1] == read_trace(tmp_path).metrics.points == 3000
+
+
+def test_who_waits_for_a_disk_that_fails_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(_trace_writer, "MOST_WAITING", 10)
+    writer = TraceWriter(tmp_path)
+
+    def fail(batch):
+        time.sleep(0.05)
+        msg = "No space left"
+        raise OSError(msg)
+
+    monkeypatch.setattr(writer._metrics_stream, "write", fail)
+    writer.add_block(np.arange(10), np.zeros(10), {"m": np.zeros(10)})
+    with pytest.raises(RecordError, match="No space left"):
+        writer.add_block(np.arange(10), np.zeros(10), {"m": np.zeros(10)})

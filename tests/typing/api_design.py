@@ -3,24 +3,35 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_type
 
 import equinox as eqx
 import jax
 
 from researchlab.design import (
+    ArrayDataProvider,
+    Checkpoint,
+    CheckpointPersister,
     Config,
     DataProvider,
     EquinoxPersister,
     FieldSelector,
+    FunctionDataProvider,
+    GrainDataProvider,
+    IterableDataProvider,
     Kernel,
     Loop,
+    MatplotlibVisualizer,
     MLFlowTelemetry,
+    OrbaxPersister,
     Persister,
     SelectedKernel,
     Selector,
     State,
+    StepDataProvider,
     Telemetry,
+    VideoVisualizer,
     Visualizer,
     flatten_config,
     flatten_pytree,
@@ -29,8 +40,7 @@ from researchlab.design import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
+    from collections.abc import Mapping, Sequence
 
 
 class Walker(State):
@@ -68,6 +78,19 @@ class Keeping(Persister[Walker, Settings]):
 class Drawing(Visualizer[Walker]):
     def _render_frame(self, state: Walker) -> str:
         return str(state.x)
+
+
+class Stepwise(StepDataProvider[Walker]):
+    def traced_batch(self, constants: Any, row: Any, state: Walker, step: jax.Array) -> jax.Array:
+        return state.x + step
+
+
+def draw(axes: Any, state: Walker) -> None:
+    axes.plot(state.x)
+
+
+def image(state: Walker) -> jax.Array:
+    return state.x
 
 
 def step(state: Walker, config: Settings, batch: float) -> tuple[Walker, dict[str, jax.Array]]:
@@ -113,12 +136,38 @@ assert_type(loop.step, int)
 Loop(config, state, selected, [1.0, 2.0], Printing(), Keeping())
 Loop(config, state, step, None)
 
+arrays: DataProvider[Walker] = ArrayDataProvider(
+    {"x": jax.numpy.zeros(8)}, 4, key=jax.random.key(0), shuffle=True, epochs=2
+)
+Loop(config, state, step, arrays, visualizer=VideoVisualizer("out.mp4", 30, frame=image))
+Loop(config, state, step, FunctionDataProvider(image), visualizer=MatplotlibVisualizer(draw, record=True, path="a.gif"))
+Loop(config, state, step, IterableDataProvider([1.0], prefetch=2, to_device=True))
+Loop(config, state, step, GrainDataProvider(object(), prefetch=2))
+Loop(config, state, step, Stepwise())
+assert_type(Stepwise().step, int)
+assert_type(Stepwise().num_batches, int | None)
+arrays.seek(3)
+arrays.set_position(arrays.get_position())
+arrays.close()
+finished: Sequence[Path] = Drawing().finish_recording()
+
 telemetry = MLFlowTelemetry()
 persister = EquinoxPersister()
 Loop(config, state, step, None, telemetry, persister)
 typed: Telemetry[Walker, Settings] = MLFlowTelemetry[Walker, Settings]()
+background: Telemetry[Walker, Settings] | None = typed.in_background()
 assert_type(persister.load("a.eqx", state, config), tuple[Any, Any, int])
 assert_type(EquinoxPersister[Walker, Settings]().load("a.eqx", state, config), tuple[Walker, Settings, int])
+
+checkpoint = Checkpoint(state, config, 3, {"at": 1})
+assert_type(checkpoint, Checkpoint[Walker, Settings])
+own: Persister[Walker, Settings] = CheckpointPersister[Walker, Settings](keep_last=3, keep_every=10, background=False)
+own.save_checkpoint(checkpoint, "step-0000000003")
+assert_type(own.load_checkpoint("step-0000000003", checkpoint), Checkpoint[Walker, Settings])
+assert_type(own.checkpoints("."), list[tuple[int, Path]])
+assert_type(own.suffix, str)
+Keeping().wait()
+Loop(config, state, step, None, None, OrbaxPersister(keep_last=2))
 
 assert_type(flatten_config(config), dict[str, Any])
 assert_type(unflatten_config({"lr": 0.5}, Settings), Settings)

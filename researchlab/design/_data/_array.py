@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools as ft
 import operator
 from typing import Any
 
@@ -125,7 +126,7 @@ def _take(arrays: Any, row: Any) -> Any:
 _compiled_take = jax.jit(_take)
 
 
-@jax.jit(static_argnums=2)
+@ft.partial(jax.jit, static_argnums=2)
 def _permutation(key: jax.Array, epoch: Any, length: int) -> jax.Array:
     return jr.permutation(jr.fold_in(key, epoch), length).astype(jnp.int32)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 from researchlab.errors import DataError
@@ -25,21 +26,10 @@ def skip(batches: Iterator[Any], count: int, *, name: str) -> None:
     Raises:
         DataError: there are fewer batches.
     """
-    if not count:
-        return
-    from tqdm.auto import tqdm
-
-    between = 0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else _SECONDS_BETWEEN_LINES
-    bar = tqdm(
-        range(count),
-        desc=f"{name}: to the batch after step {count}",
-        unit="batch",
-        delay=_SHOWN_AFTER_SECONDS,
-        mininterval=between,
-        leave=False,
-    )
-    with bar:
-        for number in bar:
+    started = time.monotonic()
+    bar: Any = None
+    try:
+        for number in range(count):
             try:
                 next(batches)
             except StopIteration:
@@ -48,3 +38,23 @@ def skip(batches: Iterator[Any], count: int, *, name: str) -> None:
                     " the data that the checkpoint was written with?"
                 )
                 raise DataError(msg) from None
+            if bar is not None:
+                bar.update()
+            elif time.monotonic() - started > _SHOWN_AFTER_SECONDS:
+                bar = _bar(number + 1, count, name)
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _bar(done: int, count: int, name: str) -> Any:
+    from tqdm.auto import tqdm  # not before it is needed: a bar starts a thread that stays
+
+    return tqdm(
+        desc=f"{name}: to the batch after step {count}",
+        initial=done,
+        total=count,
+        unit="batch",
+        mininterval=0.1 if sys.stderr.isatty() or "ipykernel" in sys.modules else _SECONDS_BETWEEN_LINES,
+        leave=False,
+    )

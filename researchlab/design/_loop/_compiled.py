@@ -127,6 +127,9 @@ class CompiledSteps(Generic[S]):
             if not self.at_end:
                 self._clock.append((self._rows, time.time()))
                 self._take(count)
+            steps = self._batches.steps
+            if steps is not None and steps.num_batches is not None:
+                self.at_end = steps.step >= steps.num_batches
             jax.block_until_ready(self._arrays)
         except BaseException as error:
             self._find_state(error, before)
@@ -314,9 +317,7 @@ class CompiledSteps(Generic[S]):
         steps = cast("Any", self._batches.steps)
         if steps.num_batches is None:
             return count
-        left = max(0, steps.num_batches - steps.step)
-        self.at_end = left < count
-        return min(count, left)
+        return min(count, max(0, steps.num_batches - steps.step))
 
     def _take_chunks(self, count: int) -> None:
         run, batches = cast("Any", self._run), self._batches
@@ -374,6 +375,8 @@ class CompiledSteps(Generic[S]):
         self._batches.give_back(surplus)
         self.step -= surplus
         self._rows -= surplus
+        if self._batches.steps is not None:
+            self._batches.steps.seek(self._batches.steps.step - surplus)
         flags = control[CONTROL:]
         names = tuple(name for name, flag in zip(self._program.checked_names, flags, strict=True) if flag)
         self.non_finite = NonFinite(self.step, names)

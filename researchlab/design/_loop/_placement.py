@@ -45,8 +45,14 @@ class Placement:
         return cls(whole, blocks_each_step=platform == "cpu")
 
     def replicated(self, value: Any) -> Array:
-        """Return an array that each device has whole."""
-        return jnp.asarray(value) if self.sharding is None else jax.device_put(value, self.sharding)
+        """Return an array that each device has whole; every process gives the same value."""
+        if self.sharding is None:
+            return jnp.asarray(value)
+        if self.sharding.is_fully_addressable:
+            return jax.device_put(value, self.sharding)
+        # Unlike `device_put`, which compares the values of all processes, it waits for nobody.
+        host = np.asarray(value)
+        return jax.make_array_from_callback(host.shape, self.sharding, lambda index: host[index])
 
     def ring(self, control: NDArray[np.uint32], words: int) -> Array:
         """Return an empty ring that begins with the control words."""

@@ -17,12 +17,16 @@ class Decision:
     Attributes:
         steps: how many steps to take.
         stop: stop instead.
+        told: because a process was told to by a signal.
+        collect: fetch the metrics.
         due: which events are due by the clock.
         recorded: the run is tracked, so that its State is wanted at the end.
     """
 
     steps: int
     stop: bool
+    told: bool
+    collect: bool
     due: tuple[bool, ...]
     recorded: bool
 
@@ -51,17 +55,20 @@ class Together:
         """Return what all processes do; waits for all of them."""
         from jax.experimental import multihost_utils
 
-        told = proposal.stop
+        told = proposal.told
         # jax.distributed takes SIGTERM itself, and says so here; it raises where that service is off.
         with contextlib.suppress(RuntimeError):
             told = told or bool(multihost_utils.reached_preemption_sync_point(step))
-        own = np.array([proposal.steps % 2**31, told, proposal.recorded, *proposal.due], np.int32)
+        flags = (proposal.stop or told, told, proposal.collect, proposal.recorded, *proposal.due)
+        own = np.array([proposal.steps, *flags], np.int32)
         everyone: Any = np.asarray(multihost_utils.process_allgather(own)).reshape(self.count, -1)
         return Decision(
             steps=int(everyone[0, 0]),
             stop=bool(everyone[:, 1].any()),
-            recorded=bool(everyone[0, 2]),
-            due=tuple(bool(value) for value in everyone[0, 3:]),
+            told=bool(everyone[:, 2].any()),
+            collect=bool(everyone[0, 3]),
+            recorded=bool(everyone[0, 4]),
+            due=tuple(bool(value) for value in everyone[0, 5:]),
         )
 
 

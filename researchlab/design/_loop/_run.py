@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import signal
 import time
 import warnings
 from typing import TYPE_CHECKING, Any, Generic
@@ -113,6 +114,8 @@ class LoopRun(Generic[S, C]):
         while True:
             decision = self._agree()
             self._was_stopped = decision.stop
+            if decision.told:
+                self._signals.pass_on(signal.SIGTERM)
             if decision.stop or decision.steps == 0 or self.steps.at_end:
                 self._ended_together = True
                 return
@@ -139,11 +142,17 @@ class LoopRun(Generic[S, C]):
         length = self._pace.length(ahead, seconds=seconds) if ahead > 0 else 0
         if length > self.steps.chunk:
             length -= length % self.steps.chunk  # whole chunks
-        stopped = self._signals.received is not None or self.stop_reason is not None
+        told = self._signals.received is not None
         due = tuple(event.timer.seconds_left(now) == 0.0 for event in self._events)
-        return self._processes.agree(
-            Decision(steps=length, stop=stopped, due=due, recorded=self._recorder is not None), step=step
+        proposal = Decision(
+            steps=length,
+            stop=told or self.stop_reason is not None,
+            told=told,
+            collect=now - self._last_collect >= _COLLECT_SECONDS,
+            due=due,
+            recorded=self._recorder is not None,
         )
+        return self._processes.agree(proposal, step=step)
 
     def _done(self, flat: Mapping[str, Any], step: int) -> None:
         self._loop.step = step
@@ -167,8 +176,7 @@ class LoopRun(Generic[S, C]):
             if event.timer.is_due(step, now, by_clock=by_clock if self._processes.count > 1 else None)
         ]
         shows = self._progress is not None
-        is_late = now - self._last_collect >= _COLLECT_SECONDS
-        if is_late or self.steps.room == 1 or any(event.needs_metrics for event in due):
+        if decision.collect or self.steps.room == 1 or any(event.needs_metrics for event in due):
             self._collect(now)
         for event in due:
             event.fire()
@@ -284,7 +292,7 @@ class LoopRun(Generic[S, C]):
         if visualizer is None or not self._can_render:
             return
         try:
-            for path in getattr(visualizer, "finish_recording", tuple)():
+            for path in visualizer.finish_recording():
                 record_artifact(self._recorder, path)
         except Exception as error:  # noqa: BLE001 - a picture is never worth the run
             _warn(f"what {type(visualizer).__name__} recorded is not an artifact of the run: {error!r}")

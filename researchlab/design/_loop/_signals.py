@@ -46,6 +46,11 @@ class StopSignals:
         if self.received is not None and error is None:
             signal.raise_signal(self.received)
 
+    def pass_on(self, number: int) -> None:
+        """Act behind the block as on a signal that another process of the computation got, unless one came here."""
+        if self.received is None and self._before:
+            self.received = number
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received is None:
             self.received = number

@@ -18,7 +18,7 @@ from researchlab.tracking.store import local_path
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from researchlab.tracking.record import InputRecord, Record, RepositoryRecord
+    from researchlab.tracking.record import ExecutionRecord, InputRecord, Record, RepositoryRecord
     from researchlab.tracking.runs import TrackedRun
 
 GOOD, BAD, OPEN = "green", "red", "yellow"
@@ -70,7 +70,7 @@ def sections_of(run: TrackedRun, record: Record, *, everything: bool = False) ->
         The sections. Their text is as it was recorded: escape it before it gets to a terminal.
     """
     most = None if everything else _MOST
-    sections = [_run(run, record), _command(record)]
+    sections = [_run(run, record), _command(record, most)]
     if record.snapshot is not None:
         sections.append(_code(run, record.snapshot, most))
         sections += [
@@ -135,7 +135,7 @@ def _status(run: TrackedRun, record: Record) -> tuple[str, str]:
     return stored, _STYLES.get(stored, BAD)
 
 
-def _command(record: Record) -> Section:
+def _command(record: Record, most: int | None) -> Section:
     command = record.command
     return Section(
         "command",
@@ -144,8 +144,13 @@ def _command(record: Record) -> Section:
             _fact("started in", command.folder),
             _fact("imports from", ", ".join(command.source_roots)),
             _fact("stdin", f"{command.stdin}, not recorded" if command.stdin in UNRECORDED_STDIN else None),
+            _fact("execution", *_shortened([_execution(item) for item in record.executions], most)),
         ),
     )
+
+
+def _execution(item: ExecutionRecord) -> str:
+    return f"{item.source}: " + ", ".join(f"{name} {value}" for name, value in item.facts.items())
 
 
 def _code(run: TrackedRun, snapshot: SnapshotRecord, most: int | None) -> Section:
