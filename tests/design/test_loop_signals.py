@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -31,13 +32,12 @@ recorder = Recorder()
 _recording.push(recorder)
 def step(state, config, batch):
     x = state["x"]
-    if {slow}:
-        x = jax.lax.fori_loop(0, 1000, lambda i, x: jnp.sin(x), x)
-    return {{"n": state["n"] + 1, "x": x}}, {{"n": state["n"] + 1}}
-loop = Loop(None, {{"n": jnp.int32(0), "x": jnp.ones(10)}}, step if {mode} else jax.jit(step), {data}, checkpoint_dir=folder / "c",
-            callbacks=[(lambda loop, metrics: (folder / "begun").touch(), 1000)], **{mode})
+    return {{"n": state["n"] + 1, "x": jnp.sin(x)}}, {{"n": state["n"] + 1}}
+loop = Loop(None, {{"n": jnp.int32(0), "x": jnp.ones(10)}}, step if {mode} else jax.jit(step), {data},
+            checkpoint_dir=folder / "c", callbacks=[(lambda loop, metrics: (folder / "begun").touch(), 1000)], **{mode})
 def tell(how):
-    (folder / "end.json").write_text(json.dumps([how, loop.step, int(loop.state["n"]), recorder.steps[-1:], len(recorder.steps), recorder.states]))
+    found = [how, loop.step, int(loop.state["n"]), recorder.steps[-1:], len(recorder.steps), recorder.states]
+    (folder / "end.json").write_text(json.dumps(found))
 try:
     loop.run(2**60)
 except KeyboardInterrupt:
@@ -60,17 +60,15 @@ def started(tmp_path, program, *, begun="begun"):
 
 
 def newest(folder):
-    return sorted(folder.glob("step-*/manifest.json"))[-1].parent.name
+    return max(folder.glob("step-*/manifest.json")).parent.name
 
 
 @EVERY_MODE
 @pytest.mark.parametrize("data", ["None", "iter(lambda: 1.0, None)"], ids=["no data", "data"])
 def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(mode, data, tmp_path):
-    import json
-
     if mode.get("scan_steps") and data != "None":
         mode = {"scan_steps": 1000}
-    process = started(tmp_path, PROGRAM.format(slow=False, mode=mode, data=data))
+    process = started(tmp_path, PROGRAM.format(mode=mode, data=data))
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=30)[1]
     assert process.returncode == 130, errors
@@ -84,7 +82,7 @@ def test_ctrl_c_ends_the_step_and_leaves_a_checkpoint(mode, data, tmp_path):
 
 @EVERY_MODE
 def test_sigterm_ends_the_process_as_it_would_have_behind_a_checkpoint(mode, tmp_path):
-    process = started(tmp_path, PROGRAM.format(slow=False, mode=mode, data=None))
+    process = started(tmp_path, PROGRAM.format(mode=mode, data=None))
     process.send_signal(signal.SIGTERM)
     errors = process.communicate(timeout=30)[1]
     assert process.returncode == -signal.SIGTERM, errors
@@ -102,8 +100,7 @@ def step(state, config, batch):
     return state + 1, {{"n": state}}
 loop = Loop(None, jnp.int32(0), step, None, MLFlowTelemetry(), checkpoint_dir=folder / "c", log_every=1000,
             callbacks=[(lambda loop, metrics: (folder / "begun").touch(), 2000)], scan_steps=1000)
-with ExperimentTracker("signals", tracking_uri=uri) as run:
-    (folder / "run").write_text(run.run_id if hasattr(run, "run_id") else str(run))
+with ExperimentTracker("signals", tracking_uri=uri):
     loop.run(2**60)
 """
 
@@ -128,7 +125,6 @@ def test_a_tracked_run_ends_killed_with_its_metrics_and_a_checkpoint(number, tmp
     step = int(newest(tmp_path / "c")[5:])
     history = client.get_metric_history(run.info.run_id, "n")
     assert max(point.step for point in history) == step // 1000 * 1000
-    assert (step + 1) * 0 == 0
 
 
 STUCK = """

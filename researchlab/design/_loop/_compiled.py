@@ -375,8 +375,6 @@ class CompiledSteps(Generic[S]):
         self._batches.give_back(surplus)
         self.step -= surplus
         self._rows -= surplus
-        if self._batches.steps is not None:
-            self._batches.steps.seek(self._batches.steps.step - surplus)
         flags = control[CONTROL:]
         names = tuple(name for name, flag in zip(self._program.checked_names, flags, strict=True) if flag)
         self.non_finite = NonFinite(self.step, names)
