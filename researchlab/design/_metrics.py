@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 Number = bool | int | float
 
 
-def flatten_metrics(metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
+def flatten_metrics(metrics: Mapping[str, Any], step: int | None) -> dict[str, Any]:
     """Return the metrics of one step by dotted name, checked to be real scalars. Values stay as and where they are.
+
+    Args:
+        metrics: what the step function returned.
+        step: its number, for the error; None while it is traced, when a note on the error tells it.
 
     Raises:
         MetricError: a metric is no real scalar number; names it, its step and its shape.
@@ -29,7 +33,8 @@ def flatten_metrics(metrics: Mapping[str, Any], step: int) -> dict[str, Any]:
     for name, value in flat.items():
         problem = _problem(value)
         if problem:
-            msg = f"metric {name!r} of step {step} is {problem}, not a scalar number: return a scalar, such as its mean"
+            which = f"metric {name!r}" if step is None else f"metric {name!r} of step {step}"
+            msg = f"{which} is {problem}, not a scalar number: return a scalar, such as its mean"
             raise MetricError(msg)
     return {name: value for name, value in flat.items() if not isinstance(value, Mapping)}
 

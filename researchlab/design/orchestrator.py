@@ -121,6 +121,9 @@ class Loop(Generic[S, C]):
         Raises:
             ArgumentError: a part is missing that another one needs, or is not what it should be.
         """
+        if isinstance(progress, str):
+            msg = f"progress={progress!r} must be True or a list of metric names: say progress=[{progress!r}]"
+            raise ArgumentError(msg)
         if not callable(step_fn):
             msg = f"step_fn must be a function (state, config, batch) -> (new_state, metrics), not {step_fn!r}"
             raise ArgumentError(msg)

@@ -128,6 +128,8 @@ class Batches(Generic[S]):
         What cannot (a batch of another shape, the end of the data, an error of the provider) waits for the next call,
         so that the steps before it are taken first.
         """
+        if self._held:
+            return self._held * count
         taken: list[_Drawn] = []
         try:
             while len(taken) < count:

@@ -33,14 +33,17 @@ class Profile:
         self.files: tuple[Path, ...] = ()
         self._folder = folder
         self._start = self._stop = NEVER
-        self._is_on = False
+        self._is_on = self._has_begun = False
+        self._window = window
         if window is None:
             return
-        if len(window) != _PAIR or window[0] >= window[1]:
-            msg = f"profile must be (start, stop), two numbers of completed steps with start < stop; it is {window!r}"
-            raise ArgumentError(msg)
-        self._start = whole_number("profile[0]", window[0], at_least=0)
-        self._stop = whole_number("profile[1]", window[1], at_least=1)
+        if not isinstance(window, (tuple, list)) or len(window) != _PAIR:
+            raise _no_window(window)
+        start = whole_number("profile[0]", window[0], at_least=0)
+        stop = whole_number("profile[1]", window[1], at_least=1)
+        if start >= stop:
+            raise _no_window(window)
+        self._start, self._stop = start, stop
 
     def next_step(self, step: int) -> int:
         """Return at which step there is something to do."""
@@ -52,7 +55,7 @@ class Profile:
             if step == self._start and not self._is_on:
                 self._folder.mkdir(parents=True, exist_ok=True)
                 jax.profiler.start_trace(str(self._folder))
-                self._is_on = True
+                self._is_on = self._has_begun = True
             elif step >= self._stop:
                 self.close()
         except Exception as error:  # noqa: BLE001 - a profile is never worth the run
@@ -61,7 +64,17 @@ class Profile:
 
     def close(self) -> None:
         """Stop the profiler, and see what it wrote."""
+        if self._start != NEVER and not self._has_begun:
+            message = f"nothing was profiled: the run did not begin step {self._start + 1} of profile={self._window}"
+            self._start = NEVER
+            warnings.warn(message, ResearchlabWarning, stacklevel=2)
         if self._is_on:
             self._is_on = False
             jax.profiler.stop_trace()
             self.files = tuple(sorted(path for path in self._folder.rglob("*") if path.is_file()))
+
+
+def _no_window(window: object) -> ArgumentError:
+    return ArgumentError(
+        f"profile must be (start, stop), two numbers of completed steps with start < stop; it is {window!r}"
+    )

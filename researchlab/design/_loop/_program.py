@@ -228,7 +228,7 @@ class StepProgram(Generic[S]):
                 batch = None
             result: object = self._step_fn(state, self._config, batch)
             after, metrics = state_and_metrics(result)
-            flat = flatten_metrics(metrics, 0)
+            flat = flatten_metrics(metrics, None)
             known.update(flat)
             return self._layout.taken_apart(after, arrays), {k: v for k, v in flat.items() if isinstance(v, Tracer)}
 
