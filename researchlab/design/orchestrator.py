@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from researchlab.design._telemetries._telemetry import Telemetry
     from researchlab.design._visualizers._visualizer import Visualizer
 
-__all__ = ["DryRun", "Loop"]
+__all__ = ["Cadence", "DryRun", "Loop"]
 
 Callback = Callable[["Loop[Any, Any]", Mapping[str, Any]], object]
 OnNonFinite = Literal["raise", "stop", "ignore"]
