@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from researchlab.design._checkpoint_persister import CheckpointPersister
+from researchlab.design._checkpoints._checkpoint_persister import CheckpointPersister
+from researchlab.design._checkpoints._equinox_persister import EquinoxPersister
+from researchlab.design._checkpoints._orbax_persister import OrbaxPersister
+from researchlab.design._checkpoints._persister import Checkpoint, Persister
 from researchlab.design._data import (
     ArrayDataProvider,
     DataProvider,
@@ -11,14 +14,11 @@ from researchlab.design._data import (
     IterableDataProvider,
     StepDataProvider,
 )
-from researchlab.design._equinox_persister import EquinoxPersister
-from researchlab.design._matplotlib_visualizer import MatplotlibVisualizer
-from researchlab.design._mlflow_telemetry import MLFlowTelemetry
-from researchlab.design._orbax_persister import OrbaxPersister
-from researchlab.design._persister import Checkpoint, Persister
-from researchlab.design._telemetry import MetricEntry, Telemetry
-from researchlab.design._video_visualizer import VideoVisualizer
-from researchlab.design._visualizer import Visualizer
+from researchlab.design._telemetries._mlflow_telemetry import MLFlowTelemetry
+from researchlab.design._telemetries._telemetry import MetricEntry, Telemetry
+from researchlab.design._visualizers._matplotlib_visualizer import MatplotlibVisualizer
+from researchlab.design._visualizers._video_visualizer import VideoVisualizer
+from researchlab.design._visualizers._visualizer import Visualizer
 
 __all__ = [
     "ArrayDataProvider",

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, cast, get_args
 
 from researchlab._recording import current
 from researchlab.design._cadence import Cadence, Selector, whole_number
-from researchlab.design._checkpoint_persister import CheckpointPersister
+from researchlab.design._checkpoints._checkpoint_persister import CheckpointPersister
+from researchlab.design._checkpoints._persister import Checkpoint
 from researchlab.design._loop._as_given import StepsAsGiven
 from researchlab.design._loop._batches import Batches
 from researchlab.design._loop._checkpoints import Checkpoints, warn_of_other_config
@@ -18,18 +19,17 @@ from researchlab.design._loop._profile import Profile
 from researchlab.design._loop._program import CompiledMode
 from researchlab.design._loop._run import LoopRun
 from researchlab.design._nested import children, flatten_names
-from researchlab.design._persister import Checkpoint
 from researchlab.design._typevars import C, S
 from researchlab.errors import ArgumentError, StepError
 
 if TYPE_CHECKING:
+    from researchlab.design._checkpoints._persister import Persister
     from researchlab.design._data import DataProvider
     from researchlab.design._loop._steps import Steps
-    from researchlab.design._persister import Persister
-    from researchlab.design._telemetry import Telemetry
-    from researchlab.design._visualizer import Visualizer
+    from researchlab.design._telemetries._telemetry import Telemetry
+    from researchlab.design._visualizers._visualizer import Visualizer
 
-__all__ = ["DryRun", "Loop"]
+__all__ = ["Cadence", "DryRun", "Loop"]
 
 Callback = Callable[["Loop[Any, Any]", Mapping[str, Any]], object]
 OnNonFinite = Literal["raise", "stop", "ignore"]

@@ -13,8 +13,9 @@ import pytest
 
 from researchlab import _recording
 from researchlab._recording import MetricBlock
-from researchlab.design import MetricEntry, Telemetry, _background
-from researchlab.design._background import BackgroundSender
+from researchlab.design import MetricEntry, Telemetry
+from researchlab.design._telemetries import _background
+from researchlab.design._telemetries._background import BackgroundSender
 from researchlab.errors import ResearchlabWarning, StoreError
 
 
@@ -239,7 +240,8 @@ def test_a_forked_child_does_not_wait_for_a_thread_that_it_does_not_have(store, 
 def test_the_interpreter_ends_while_a_request_hangs(tmp_path):
     program = """
 import threading
-from researchlab.design import MetricEntry, Telemetry, _background
+from researchlab.design import MetricEntry, Telemetry
+from researchlab.design._telemetries import _background
 class Hanging(Telemetry):
     def log_metrics(self, metrics, step): ...
     def log_params(self, params): ...

@@ -324,7 +324,7 @@ def test_something_else_is_not_replaced(tmp_path, kind):
 
 
 def test_leftovers_of_the_killed_are_removed_and_those_of_the_living_are_not(tmp_path):
-    from researchlab.design import _checkpoint_folder
+    from researchlab.design._checkpoints import _checkpoint_folder
 
     (tmp_path / ".unfinished-1").mkdir()
     (tmp_path / ".unfinished-1" / "leaves.safetensors").touch()
@@ -346,7 +346,7 @@ def test_numpy_leaves_may_be_changed_while_they_are_written(tmp_path, monkeypatc
 
 
 def hold_the_writer(monkeypatch):
-    from researchlab.design import _checkpoint_persister
+    from researchlab.design._checkpoints import _checkpoint_persister
 
     go, real = threading.Event(), _checkpoint_persister.commit
 

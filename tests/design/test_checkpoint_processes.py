@@ -65,7 +65,8 @@ def test_a_killed_process_leaves_a_whole_newest_checkpoint(tmp_path, mode):
 ENDING = """
 import sys
 import numpy as np
-from researchlab.design import CheckpointPersister, _checkpoint_persister
+from researchlab.design import CheckpointPersister
+from researchlab.design._checkpoints import _checkpoint_persister
 
 real = _checkpoint_persister.commit
 def slow(*arguments):
@@ -99,7 +100,8 @@ def test_an_error_that_nobody_asked_for_is_told_at_the_end(tmp_path):
 FORKING = """
 import os, signal, sys, threading, warnings
 import numpy as np
-from researchlab.design import CheckpointPersister, _checkpoint_persister
+from researchlab.design import CheckpointPersister
+from researchlab.design._checkpoints import _checkpoint_persister
 
 warnings.simplefilter("ignore")
 go, real = threading.Event(), _checkpoint_persister.commit

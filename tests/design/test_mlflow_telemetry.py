@@ -10,7 +10,7 @@ import pytest
 
 from researchlab._recording import MetricBlock
 from researchlab.design import Config, Loop, MetricEntry, MLFlowTelemetry, State
-from researchlab.design._reporter import Reporter
+from researchlab.design._telemetries._reporter import Reporter
 from researchlab.errors import MetricError, NoActiveRunError, ResearchlabWarning, StoreError
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from researchlab import _recording
 from researchlab._recording import MetricBlock
-from researchlab.design import MetricEntry, MLFlowTelemetry, Telemetry, _reporter
-from researchlab.design._reporter import Reporter, goes_in_background, source_name, takes_batches
+from researchlab.design import MetricEntry, MLFlowTelemetry, Telemetry
+from researchlab.design._telemetries import _reporter
+from researchlab.design._telemetries._reporter import Reporter, goes_in_background, source_name, takes_batches
 from researchlab.errors import ResearchlabWarning, StoreError
 
 

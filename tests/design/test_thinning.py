@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from researchlab._recording import MetricBlock
 from researchlab.design import MetricEntry
 from researchlab.design._metrics import to_numbers
-from researchlab.design._thinning import copied, entries_of, selected, steps_in, thinned, values_a_step
+from researchlab.design._telemetries._thinning import copied, entries_of, selected, steps_in, thinned, values_a_step
 
 
 def block(steps, metrics=1):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from researchlab.design import Loop, VideoVisualizer
-from researchlab.design._frames import as_rgb, padded_to_even
+from researchlab.design._visualizers._frames import as_rgb, padded_to_even
 from researchlab.errors import ArgumentError, FrameError, MissingPackageError, VideoError
 
 iio = pytest.importorskip("imageio.v3")

@@ -15,7 +15,7 @@ from helpers.stores import points_of, run_of
 from researchlab import ExperimentTracker, _recording
 from researchlab._recording import MetricBlock
 from researchlab.design import MLFlowTelemetry
-from researchlab.design._reporter import Reporter
+from researchlab.design._telemetries._reporter import Reporter
 from researchlab.errors import ResearchlabError, ResearchlabWarning
 from researchlab.tracking.record import ExecutionRecord, read_record
 

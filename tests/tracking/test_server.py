@@ -22,8 +22,9 @@ from helpers.stores import mlflow_settings, new_store, points_of
 
 from researchlab import ExperimentTracker, _recording
 from researchlab._recording import MetricBlock
-from researchlab.design import MLFlowTelemetry, _background
-from researchlab.design._reporter import Reporter
+from researchlab.design import MLFlowTelemetry
+from researchlab.design._telemetries import _background
+from researchlab.design._telemetries._reporter import Reporter
 from researchlab.errors import RecordError, ResearchlabWarning, StoreError
 from researchlab.reproduce import VerdictKind, reproduce
 from researchlab.tracking.record import read_record
@@ -144,8 +145,9 @@ def test_a_run_on_a_server_prints_nothing_and_comes_back(server: Server, tmp_pat
         import mlflow
         from researchlab import ExperimentTracker, _recording
 from researchlab._recording import MetricBlock
-from researchlab.design import MLFlowTelemetry, _background
-from researchlab.design._reporter import Reporter
+from researchlab.design import MLFlowTelemetry
+from researchlab.design._telemetries import _background
+from researchlab.design._telemetries._reporter import Reporter
         with ExperimentTracker("quiet", "quiet") as tracker:
             mlflow.log_metric("a", 1.0)
     """

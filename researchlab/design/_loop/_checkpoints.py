@@ -5,14 +5,14 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, Generic
 
-from researchlab.design._persister import Checkpoint
+from researchlab.design._checkpoints._persister import Checkpoint
 from researchlab.design._typevars import C, S
 from researchlab.errors import ArgumentError, CheckpointNotFoundError, DamagedCheckpointError, ResearchlabWarning
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from researchlab.design._persister import Persister
+    from researchlab.design._checkpoints._persister import Persister
 
 _SHOWN = 8
 

@@ -18,7 +18,7 @@ from researchlab.design._loop._pace import Pace
 from researchlab.design._loop._processes import Decision, processes
 from researchlab.design._loop._progress import Progress
 from researchlab.design._loop._signals import StopSignals
-from researchlab.design._reporter import Reporter, source_name
+from researchlab.design._telemetries._reporter import Reporter, source_name
 from researchlab.design._typevars import C, S
 from researchlab.errors import NonFiniteError, ResearchlabWarning
 

@@ -7,11 +7,11 @@ import json
 import operator
 from typing import TYPE_CHECKING, Any
 
-from researchlab.design._checkpoint_folder import remove
-from researchlab.design._config_json import config_to_json
-from researchlab.design._manifest import MANIFEST_FILE, Manifest, read_manifest
-from researchlab.design._persister import Checkpoint, Persister
-from researchlab.design._structure import described, static_fields
+from researchlab.design._checkpoints._checkpoint_folder import remove
+from researchlab.design._checkpoints._config_json import config_to_json
+from researchlab.design._checkpoints._manifest import MANIFEST_FILE, Manifest, read_manifest
+from researchlab.design._checkpoints._persister import Checkpoint, Persister
+from researchlab.design._checkpoints._structure import described, static_fields
 from researchlab.design._typevars import C, S
 from researchlab.errors import ArgumentError, CheckpointError, CheckpointNotFoundError
 from researchlab.numerics.leaves import structure_text
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from researchlab.design._manifest import StoredLeaf
+    from researchlab.design._checkpoints._manifest import StoredLeaf
 
 _SHOWN_AT_MOST = 8
 

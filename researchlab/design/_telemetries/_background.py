@@ -11,14 +11,14 @@ import warnings
 from typing import TYPE_CHECKING, Any, Final
 
 from researchlab._recording import already_recorded
-from researchlab.design._thinning import copied, entries_of, steps_in, thinned, values_a_step
+from researchlab.design._telemetries._thinning import copied, entries_of, steps_in, thinned, values_a_step
 from researchlab.errors import ResearchlabWarning, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from researchlab.design._telemetry import MetricEntry, Telemetry
-    from researchlab.design._thinning import Part
+    from researchlab.design._telemetries._telemetry import MetricEntry, Telemetry
+    from researchlab.design._telemetries._thinning import Part
 
 _log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from researchlab.design._typevars import S
-from researchlab.design._video_file import VideoFile
-from researchlab.design._visualizer import Visualizer
+from researchlab.design._visualizers._video_file import VideoFile
+from researchlab.design._visualizers._visualizer import Visualizer
 from researchlab.errors import ArgumentError, DisplayError, MissingPackageError
 
 if TYPE_CHECKING:

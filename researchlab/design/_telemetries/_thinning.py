@@ -13,7 +13,7 @@ import numpy as np
 
 from researchlab._recording import MetricBlock
 from researchlab.design._metrics import column_numbers
-from researchlab.design._telemetry import MetricEntry
+from researchlab.design._telemetries._telemetry import MetricEntry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from researchlab.design._manifest import StoredLeaf
+from researchlab.design._checkpoints._manifest import StoredLeaf
 from researchlab.errors import CheckpointError
 from researchlab.numerics.dtypes import dtype_name
 from researchlab.numerics.leaves import is_key, named_leaves, path_text

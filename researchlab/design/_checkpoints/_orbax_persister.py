@@ -16,9 +16,9 @@ import jax
 import numpy as np
 from jax.random import key_data
 
-from researchlab.design._background_writer import BackgroundWriter
-from researchlab.design._checkpoint_folder import complete, make_folder
-from researchlab.design._checkpoint_leaves import (
+from researchlab.design._checkpoints._background_writer import BackgroundWriter
+from researchlab.design._checkpoints._checkpoint_folder import complete, make_folder
+from researchlab.design._checkpoints._checkpoint_leaves import (
     check_holdable,
     held_leaf,
     read_leaves,
@@ -26,10 +26,10 @@ from researchlab.design._checkpoint_leaves import (
     with_weak_type,
     write_leaves,
 )
-from researchlab.design._config_json import config_from_json
-from researchlab.design._folder_persister import FolderPersister
-from researchlab.design._persister import Checkpoint
-from researchlab.design._structure import check_structure, described
+from researchlab.design._checkpoints._config_json import config_from_json
+from researchlab.design._checkpoints._folder_persister import FolderPersister
+from researchlab.design._checkpoints._persister import Checkpoint
+from researchlab.design._checkpoints._structure import check_structure, described
 from researchlab.design._typevars import C, S
 from researchlab.errors import CheckpointError, DamagedCheckpointError
 from researchlab.numerics.dtypes import dtype_named
@@ -39,7 +39,7 @@ from researchlab.numerics.leaves import is_key, named_leaves
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    from researchlab.design._manifest import Manifest, StoredLeaf
+    from researchlab.design._checkpoints._manifest import Manifest, StoredLeaf
 
 _PIP = "pip install 'researchlab[orbax]'"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from researchlab.design._typevars import S
-from researchlab.design._video_file import VideoFile
-from researchlab.design._visualizer import Visualizer
+from researchlab.design._visualizers._video_file import VideoFile
+from researchlab.design._visualizers._visualizer import Visualizer
 from researchlab.errors import ArgumentError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from researchlab.design._structure import described
-from researchlab.design._tensor_file import read_tensors, write_tensors
+from researchlab.design._checkpoints._structure import described
+from researchlab.design._checkpoints._tensor_file import read_tensors, write_tensors
 from researchlab.errors import CheckpointError, DamagedCheckpointError, LeafError
 from researchlab.numerics.dtypes import bit_width, words
 from researchlab.numerics.fingerprint import fingerprint, fingerprint_leaves
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from researchlab.design._manifest import StoredLeaf
+    from researchlab.design._checkpoints._manifest import StoredLeaf
 
 
 def held(state: Any) -> Any:

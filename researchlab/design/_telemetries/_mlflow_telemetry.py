@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from researchlab.design._metrics import flatten_metrics, to_float, to_numbers
 from researchlab.design._nested import flatten_names
-from researchlab.design._telemetry import MetricEntry, Telemetry
+from researchlab.design._telemetries._telemetry import MetricEntry, Telemetry
 from researchlab.design._typevars import C, S
 from researchlab.errors import NoActiveRunError, ResearchlabWarning, StoreError
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from researchlab.design._persister import Persister
+from researchlab.design._checkpoints._persister import Persister
 from researchlab.design._typevars import C, S
 from researchlab.errors import CheckpointError, CheckpointNotFoundError, DamagedCheckpointError
 

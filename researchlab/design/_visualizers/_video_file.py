@@ -18,7 +18,7 @@ import weakref
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from researchlab.design._frames import as_rgb, padded_to_even
+from researchlab.design._visualizers._frames import as_rgb, padded_to_even
 from researchlab.errors import ArgumentError, FrameError, MissingPackageError, VideoError
 
 if TYPE_CHECKING:

@@ -15,14 +15,14 @@ import shutil
 import uuid
 from typing import TYPE_CHECKING
 
-from researchlab.design._manifest import MANIFEST_FILE
+from researchlab.design._checkpoints._manifest import MANIFEST_FILE
 from researchlab.errors import CheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from pathlib import Path
 
-    from researchlab.design._manifest import Manifest
+    from researchlab.design._checkpoints._manifest import Manifest
 
 _UNFINISHED = ".unfinished-"
 _IS_TAKEN = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR}

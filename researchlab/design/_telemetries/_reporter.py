@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from researchlab._recording import already_recorded, record_block
-from researchlab.design._background import BackgroundSender
 from researchlab.design._metrics import to_host, to_numbers
-from researchlab.design._telemetry import MetricEntry, Telemetry
-from researchlab.design._thinning import entries_of, selected, values_a_step
+from researchlab.design._telemetries._background import BackgroundSender
+from researchlab.design._telemetries._telemetry import MetricEntry, Telemetry
+from researchlab.design._telemetries._thinning import entries_of, selected, values_a_step
 from researchlab.errors import ResearchlabWarning, StoreError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from researchlab._recording import MetricBlock, Recorder
     from researchlab.design._metrics import Number
-    from researchlab.design._thinning import Part
+    from researchlab.design._telemetries._thinning import Part
 
 Select = Callable[["NDArray[np.int64]", "NDArray[np.float64]"], "NDArray[np.bool_]"]
 """Which of some steps (their numbers, their times in seconds since 1970, both of shape ``[n]``) are to be shown."""

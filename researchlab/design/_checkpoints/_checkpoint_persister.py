@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, cast
 
 import jax
 
-from researchlab.design._background_writer import BackgroundWriter
-from researchlab.design._checkpoint_folder import commit, make_folder
-from researchlab.design._checkpoint_leaves import held, read_leaves, write_leaves
-from researchlab.design._config_json import config_from_json
-from researchlab.design._folder_persister import FolderPersister
-from researchlab.design._manifest import read_manifest
-from researchlab.design._persister import Checkpoint
-from researchlab.design._structure import check_structure
+from researchlab.design._checkpoints._background_writer import BackgroundWriter
+from researchlab.design._checkpoints._checkpoint_folder import commit, make_folder
+from researchlab.design._checkpoints._checkpoint_leaves import held, read_leaves, write_leaves
+from researchlab.design._checkpoints._config_json import config_from_json
+from researchlab.design._checkpoints._folder_persister import FolderPersister
+from researchlab.design._checkpoints._manifest import read_manifest
+from researchlab.design._checkpoints._persister import Checkpoint
+from researchlab.design._checkpoints._structure import check_structure
 from researchlab.design._typevars import C, S
 from researchlab.errors import CheckpointError, DamagedCheckpointError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from researchlab.design._manifest import Manifest
+    from researchlab.design._checkpoints._manifest import Manifest
 
 LEAVES_FILE = "leaves.safetensors"
 

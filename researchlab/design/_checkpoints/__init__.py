@@ -1,0 +1,1 @@
+"""How does a State get to disk and back, bit for bit?"""

@@ -1,0 +1,1 @@
+"""How do metrics and parameters get to those who watch?"""

@@ -1,0 +1,1 @@
+"""How does a State become pictures and films?"""
