@@ -19,13 +19,12 @@ EVERY_COMPILED_MODE = pytest.mark.parametrize("mode", MODES.values(), ids=MODES.
 
 
 def start(seed):
-    return {"x": jnp.ones(3), "key": jax.random.key(seed), "n": jnp.int32(0)}
+    return {"x": jnp.ones(3) * seed, "key": jax.random.key(seed), "n": jnp.int32(0)}
 
 
 def step(state, config, batch):
-    key, own = jax.random.split(state["key"])
-    x = state["x"] * 0.5 + jax.random.uniform(own, (3,)) + (0.0 if batch is None else jnp.asarray(batch).sum())
-    return {"x": x, "key": key, "n": state["n"] + 1}, {"x": x[0], "n": state["n"], "rate": 0.5}
+    x = jnp.sin(state["x"]) + state["n"].astype(float) + (0.0 if batch is None else jnp.asarray(batch).sum())
+    return {"x": x, "key": state["key"], "n": state["n"] + 1}, {"x": x[0], "n": state["n"], "rate": 0.5}
 
 
 @EVERY_COMPILED_MODE
@@ -128,9 +127,8 @@ def spread():
 
 
 def turn(state, config, batch):
-    key, own = jax.random.split(state["key"])
-    x = state["x"] * 0.5 + jax.random.uniform(own, (8,)) + (0.0 if batch is None else jnp.asarray(batch).sum())
-    return {"x": x, "w": state["w"] + x.sum(), "key": key, "n": state["n"] + 1}, {"sum": x.sum()}
+    x = jnp.sin(state["x"]) + (0.0 if batch is None else jnp.asarray(batch).sum())
+    return {"x": x, "w": state["w"] + x.sum(), "key": state["key"], "n": state["n"] + 1}, {"sum": x.sum()}
 
 
 @EVERY_COMPILED_MODE

@@ -21,6 +21,7 @@ from researchlab.design import (
     DataProvider,
     EquinoxPersister,
     FunctionDataProvider,
+    IterableDataProvider,
     Loop,
     State,
 )
@@ -45,13 +46,12 @@ class Walker(State):
 
 
 def start():
-    return Walker(jnp.linspace(0.0, 1.0, 3), jax.random.key(0), 0, 1.0, np.zeros((), np.float32))
+    return Walker(jnp.linspace(0.0, 1.0, 3), jax.random.split(jax.random.key(0)), 0, 1.0, np.zeros((), np.float32))
 
 
 @jax.jit
 def _move(x, key, scale, batch):
-    key, own = jax.random.split(key)
-    return jnp.sin(x * 0.9) + scale * jax.random.normal(own, (3,)) + batch, key
+    return jnp.sin(x * 0.9) + scale * x.sum() + batch, key[::-1]
 
 
 def walk(state, config, batch):
@@ -90,6 +90,10 @@ PROVIDERS = {
     "list": lambda: [np.float32(number) for number in range(TOTAL)],
     "generator": lambda: (np.float32(number) for number in range(TOTAL)),
     "shapes": shapes,
+    "prefetched": lambda: IterableDataProvider(
+        [np.float32(number) for number in range(TOTAL)], prefetch=3, to_device=True
+    ),
+    "prefetched shapes": lambda: IterableDataProvider(shapes, prefetch=3),
     "own": Own,
     "own that looks": Looking,
     "arrays": lambda: ArrayDataProvider(np.arange(11, dtype=np.float32), 4, key=jax.random.key(3)),
