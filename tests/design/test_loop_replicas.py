@@ -19,7 +19,7 @@ EVERY_COMPILED_MODE = pytest.mark.parametrize("mode", MODES.values(), ids=MODES.
 
 
 def start(seed):
-    return {"x": jnp.ones(3) * seed, "key": jax.random.key(seed), "n": jnp.int32(0)}
+    return {"x": jnp.ones(3) * jnp.asarray(seed, jnp.float32), "key": jax.random.key(seed), "n": jnp.int32(0)}
 
 
 def step(state, config, batch):
