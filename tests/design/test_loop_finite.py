@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from researchlab.design import ArrayDataProvider, FunctionDataProvider, Loop
+from researchlab.design import ArrayDataProvider, DataProvider, FunctionDataProvider, Loop
 from researchlab.errors import NonFiniteError, ResearchlabWarning
 
 MODES = {"as given": {}, "jit": {"jit": True}, "scan 7": {"scan_steps": 7}}
@@ -77,6 +77,26 @@ def test_the_data_stand_behind_the_step_that_was_not_finite(mode, data):
     loop.state = {"x": jnp.zeros(()), "n": jnp.int32(0)}
     assert int(loop.run(3)["n"]) == BAD + 2
     assert loop.step == BAD + 3
+
+
+class Counted(DataProvider):
+    number = 0
+
+    def __next__(self):
+        self.number += 1
+        return np.zeros(1, np.int32)
+
+    def get_position(self):
+        return self.number
+
+
+@EVERY_MODE
+def test_a_checkpoint_of_that_step_has_its_position_in_the_data(mode):
+    loop = Loop(None, start(), step, Counted(), on_nonfinite="stop", **mode)
+    loop.run(1)
+    with pytest.warns(ResearchlabWarning, match="step 17"):
+        loop.run(60)
+    assert (loop.checkpoint().step, loop.checkpoint().data) == (BAD, BAD)
 
 
 @EVERY_MODE

@@ -120,6 +120,7 @@ def spread():
     rows = NamedSharding(mesh, PartitionSpec("rows"))
     return mesh, {
         "x": jax.device_put(jnp.arange(8.0), rows),
+        "y": jax.device_put(jnp.arange(8.0), rows),
         "w": jax.device_put(jnp.ones((4, 2)), NamedSharding(mesh, PartitionSpec(None, "rows"))),
         "key": jax.random.key(0),
         "n": 0,
@@ -128,7 +129,8 @@ def spread():
 
 def turn(state, config, batch):
     x = jnp.sin(state["x"]) + (0.0 if batch is None else jnp.asarray(batch).sum())
-    return {"x": x, "w": state["w"] + x.sum(), "key": state["key"], "n": state["n"] + 1}, {"sum": x.sum()}
+    y = jnp.full(8, x.sum())  # of which the compiler would let each device have all
+    return {"x": x, "y": y, "w": state["w"] + x.sum(), "key": state["key"], "n": state["n"] + 1}, {"sum": x.sum()}
 
 
 @EVERY_COMPILED_MODE
@@ -156,10 +158,10 @@ def test_a_state_spread_over_devices_stays_where_it_is(mode, data, tmp_path, rec
     loop("two").run(5, resume="auto")
     final = loop("two").run(12, resume="auto")
     for state in (straight, final, *kept):
-        for name in ("x", "w"):
+        for name in ("x", "y", "w"):
             assert state[name].sharding.is_equivalent_to(initial[name].sharding, state[name].ndim), name
     assert final["n"] == 12
-    for name in ("x", "w"):
+    for name in ("x", "y", "w"):
         assert np.asarray(final[name]).tobytes() == np.asarray(straight[name]).tobytes()
     assert len(recorder.metrics) == 12 + 5 + 7
 

@@ -16,6 +16,7 @@ import pytest
 
 from researchlab.design import (
     ArrayDataProvider,
+    Cadence,
     CheckpointPersister,
     Config,
     DataProvider,
@@ -290,7 +291,8 @@ def test_the_same_loop_may_be_resumed_again(mode, provider, tmp_path):
 
 @EVERY_MODE
 def test_a_loop_can_go_back_where_its_data_can(mode, tmp_path):
-    loop = Loop(Settings(), start(), walk, PROVIDERS["list"](), save_every=5, checkpoint_dir=tmp_path, **mode)
+    cadence = Cadence(at=[5, 15])
+    loop = Loop(Settings(), start(), walk, PROVIDERS["list"](), save_every=cadence, checkpoint_dir=tmp_path, **mode)
     first = bits(loop.run(15))
     saved = (tmp_path / "step-0000000015" / "manifest.json").stat().st_mtime_ns
     loop.load_checkpoint(tmp_path / "step-0000000005")

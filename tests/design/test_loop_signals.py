@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -106,9 +107,10 @@ with ExperimentTracker("signals", tracking_uri=uri):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_tracked_run_ends_killed_with_its_metrics_and_a_checkpoint(number, tmp_path, monkeypatch):
+def test_a_tracked_run_ends_killed_with_its_metrics_and_a_checkpoint(number, tmp_path, monkeypatch, migrated_database):
     from mlflow import MlflowClient
 
+    shutil.copy(migrated_database, tmp_path / "mlflow.db")
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
     (tmp_path / ".gitignore").write_text("*\n")
     subprocess.run(["git", "-C", str(tmp_path), "add", "-f", ".gitignore"], check=True)
