@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.precision import enable_x64
 
 from researchlab.design import (
     ArrayDataProvider,
@@ -243,7 +244,7 @@ def test_a_metric_keeps_its_bits_whatever_its_dtype(mode, recorder):
 
 @EVERY_COMPILED_MODE
 def test_64_bit_metrics_keep_their_bits(mode, recorder):
-    with jax.enable_x64(new_val=True):
+    with enable_x64(True):  # noqa: FBT003 - its only parameter
         values = (jnp.float64(0.1), jnp.int64(-(2**40) - 1), jnp.uint64(2**64 - 1))
         Loop(None, values, lambda s, c, b: (s, dict(zip("abc", s, strict=True))), None, **mode).run(3)
     for metrics, _ in recorder.metrics:

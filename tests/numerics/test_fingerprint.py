@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 
 import equinox as eqx
 import jax
@@ -10,6 +9,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 from helpers.numbers import arrays
+from helpers.precision import enable_x64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,7 +27,7 @@ from researchlab.numerics.fingerprint import (
 from researchlab.numerics.leaves import leaves_of
 
 # jax 0.7 has it in jax.experimental only, later ones only here.
-enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental").enable_x64
+
 MULTIPLIERS = [2654435761, 2246822519, 3266489917, 668265263]
 OFFSETS = [608135816, 2242054355, 320440878, 57701188]
 
