@@ -17,7 +17,6 @@ import numpy as np
 
 from researchlab._recording import MetricBlock
 from researchlab.design._loop._batches import filled_up, row_of, stacked
-from researchlab.design._loop._finite import can_be_non_finite
 from researchlab.design._loop._layout import StateLayout
 from researchlab.design._loop._placement import Placement
 from researchlab.design._loop._program import BAD, CONTROL, ROWS, STEP, CompiledMode, StepProgram
@@ -77,9 +76,6 @@ class CompiledSteps(Generic[S]):
             batches.steps,
             self._layout,
             mode,
-            checked=[index for index, leaf in enumerate(self._arrays) if can_be_non_finite(leaf)]
-            if mode.check_finite
-            else None,
             has_batches=not batches.is_empty,
         )
         self._placement = Placement.of(self._arrays)
@@ -191,7 +187,7 @@ class CompiledSteps(Generic[S]):
         return {
             "mode": "jit" if self._scan_steps is None else f"scan {self._scan_steps}",
             "metrics": str(self._program.metrics) if self._run is not None else "none",
-            "data": type(self._batches.provider).__name__,
+            "data": "none" if self._batches.is_empty else type(self._batches.provider).__name__,
             **self._program.facts(),
             **self._placement.facts(),
         }

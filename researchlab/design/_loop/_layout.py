@@ -27,12 +27,14 @@ _ARRAY = object()
 class StateLayout(Generic[S]):
     """Splits States of one structure into arrays, once, instead of at each step.
 
-    Arrays and Python numbers are what a step changes. A Python number becomes a weakly typed array inside of a compiled
-    step, as it would in an expression, and comes back as the type it was. Everything else (functions, text, the static
-    fields of modules) is part of the structure, which a step leaves alone.
+    Arrays are what a step changes, and those Python numbers that it does change (a counter): they become weakly typed
+    arrays inside of a compiled step, as they would in an expression, and come back as the type they were. A number that
+    a step returns as it was (the rate of a dropout layer, a flag that its code branches on) stays a number. Everything
+    else (functions, text, the static fields of modules) is part of the structure, which a step leaves alone.
 
     Attributes:
         paths: the paths of the arrays, in the order of ``arrays``.
+        moved: the leaves of numbers that the traced step turned out to change.
     """
 
     def __init__(self, state: S) -> None:
@@ -41,14 +43,38 @@ class StateLayout(Generic[S]):
         # Without the arrays: a State of the caller's may be let go while the steps are taken.
         self._like = [_ARRAY if _is_array(leaf) else leaf for _, leaf in found]
         self._all_paths = [path_text(keys) or "(the State itself)" for keys, _ in found]
-        self._dynamic = [index for index, (_, leaf) in enumerate(found) if is_dynamic(leaf)]
+        self._dynamic = [index for index, (_, leaf) in enumerate(found) if _is_array(leaf)]
         self.paths = tuple(self._all_paths[index] for index in self._dynamic)
+        self.moved: set[int] = set()
         self._kinds: list[tuple[tuple[int, ...], Any]] = []
         self._strong: set[int] = set()
 
     def make_strong(self, indices: Sequence[int]) -> None:
         """Let ``arrays`` give these arrays without the weak type that they started with."""
-        self._strong.update(indices)
+        self._strong.update(self._dynamic[index] for index in indices)
+
+    def with_moved(self, arrays: Sequence[Array]) -> tuple[Array, ...]:
+        """Add the numbers that have moved to the arrays."""
+        known = dict(zip(self._dynamic, arrays, strict=True))
+        self._dynamic = sorted({*self._dynamic, *self.moved})
+        self.paths = tuple(self._all_paths[index] for index in self._dynamic)
+        self.moved.clear()
+        every = tuple(
+            known[index] if index in known else self._as_array(index, self._like[index]) for index in self._dynamic
+        )
+        self._kinds = [(array.shape, array.dtype) for array in every]
+        return every
+
+    def forget_moved(self) -> None:
+        """Hold all numbers for unchanged again."""
+        self._dynamic = [index for index, leaf in enumerate(self._like) if leaf is _ARRAY]
+        self.paths = tuple(self._all_paths[index] for index in self._dynamic)
+        self.moved.clear()
+        self._kinds = []
+
+    def numbers(self) -> tuple[str, ...]:
+        """Return the paths of the Python numbers that are arrays in a compiled step."""
+        return tuple(self._all_paths[index] for index in self._dynamic if self._like[index] is not _ARRAY)
 
     def arrays(self, state: S) -> tuple[Array, ...]:
         """Return copies of what a step changes: the caller's own arrays are never donated, and no two share a buffer.
@@ -61,10 +87,10 @@ class StateLayout(Generic[S]):
         if treedef != self._treedef:
             raise _other_state(self._structure_change(state))
         for index, leaf in enumerate(leaves):
-            if is_dynamic(leaf) != (index in self._dynamic) or not (is_dynamic(leaf) or _same(self._like[index], leaf)):
+            if not (is_dynamic(leaf) if index in self._dynamic else _same(self._like[index], leaf)):
                 before = "an array" if index in self._dynamic else _shown(self._like[index])
                 raise _other_state(_change(self._all_paths[index], before, _shown(leaf)))
-        arrays = tuple(self._as_array(position, leaves[index]) for position, index in enumerate(self._dynamic))
+        arrays = tuple(self._as_array(index, leaves[index]) for index in self._dynamic)
         kinds = [(array.shape, array.dtype) for array in arrays]
         self._kinds = self._kinds or kinds
         for path, array, (shape, dtype) in zip(self.paths, arrays, self._kinds, strict=True):
@@ -146,7 +172,11 @@ class StateLayout(Generic[S]):
         if treedef != self._treedef:
             raise _other_structure(self._structure_change(state))
         for index, leaf in enumerate(leaves):
-            if index not in self._dynamic and not _same(self._like[index], leaf):
+            if index in self._dynamic or _same(self._like[index], leaf):
+                continue
+            if isinstance(self._like[index], _NUMBERS) and is_dynamic(leaf):
+                self.moved.add(index)
+            else:
                 where = f"{self._all_paths[index]}, which is static"
                 raise _changed(where, before=_shown(self._like[index]), after=_shown(leaf))
         checked: list[Array] = []
@@ -162,7 +192,7 @@ class StateLayout(Generic[S]):
             checked.append(jax.lax.convert_element_type(array, array.dtype) if is_weakened else array)
         return tuple(checked)
 
-    def _as_array(self, position: int, leaf: Any) -> Array:
+    def _as_array(self, index: int, leaf: Any) -> Array:
         try:
             if not isinstance(leaf, jax.Array):
                 # A copy: on a CPU, jax may use the memory of a numpy array, which is the caller's.
@@ -172,17 +202,17 @@ class StateLayout(Generic[S]):
                 array, is_narrowed = leaf.copy(), False
         except OverflowError as error:
             msg = (
-                f"leaf {self.paths[position]} is {leaf!r}, which does not fit into a compiled step's 32 bits:"
+                f"leaf {self._all_paths[index]} is {leaf!r}, which does not fit into a compiled step's 32 bits:"
                 " set JAX_ENABLE_X64=1, or keep it in an array of another dtype"
             )
             raise StepError(msg) from error
         if is_narrowed:
             msg = (
-                f"leaf {self.paths[position]} is a numpy array of {leaf.dtype}, which a compiled step would narrow to"
+                f"leaf {self._all_paths[index]} is a numpy array of {leaf.dtype}, which a compiled step would narrow to"
                 f" {array.dtype}: convert it yourself, or set JAX_ENABLE_X64=1"
             )
             raise StepError(msg)
-        return jax.lax.convert_element_type(array, array.dtype) if position in self._strong else array
+        return jax.lax.convert_element_type(array, array.dtype) if index in self._strong else array
 
     def _structure_change(self, state: object) -> str:
         after = [path_text(keys) for keys, _ in jax.tree_util.tree_flatten_with_path(state)[0]]
@@ -216,7 +246,8 @@ def _change(path: str, before: str, now: str) -> str:
 def _other_state(what: str) -> StepError:
     return StepError(
         f"the State is not of the structure, shapes and dtypes that the step was compiled for. {what}. Set it to one"
-        " that is, or set it between two runs, where the step is compiled anew"
+        " that is, or set it between two runs, where the step is compiled anew; a number that changes now and then can"
+        " be an array"
     )
 
 
@@ -255,6 +286,8 @@ def _static_changes(before: Any, after: Any, path: str) -> Iterator[str]:
 def _same(before: object, after: object) -> bool:
     if before is after:
         return True
+    if isinstance(before, _NUMBERS):
+        return type(before) is type(after) and repr(before) == repr(after)  # tells -0.0 from 0.0
     try:
         return type(before) is type(after) and bool(before == after)
     except Exception:  # noqa: BLE001 - whatever a foreign __eq__ raises

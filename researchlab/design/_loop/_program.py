@@ -12,7 +12,7 @@ from jax import lax
 from jax.core import Tracer
 
 from researchlab.design._loop._batches import row_of
-from researchlab.design._loop._finite import is_finite
+from researchlab.design._loop._finite import can_be_non_finite, is_finite
 from researchlab.design._loop._layout import is_weak
 from researchlab.design._loop._steps import note_step, state_and_metrics
 from researchlab.design._loop._words import MetricLayout
@@ -79,12 +79,12 @@ class StepProgram(Generic[S]):
         layout: StateLayout[S],
         mode: CompiledMode,
         *,
-        checked: Sequence[int] | None,
         has_batches: bool,
     ) -> None:
         """Take the parts; nothing is traced yet."""
         self.metrics = MetricLayout(())
-        self.checked = checked
+        self.checked: Sequence[int] | None = None
+        self._check_finite = mode.check_finite
         self.checked_names: tuple[str, ...] = ()
         self._checked_metrics: tuple[str, ...] = ()
         # Bound as it is: a jitted function of the caller would look it up by `==`, for which 1, 1.0 and True are one.
@@ -129,24 +129,38 @@ class StepProgram(Generic[S]):
             StepError: the step function cannot be traced, or changes what must stay.
             MetricError: a metric is not a scalar.
         """
-        while True:
-            after = self._trace(arrays, constants, row, step)
-            pairs = enumerate(zip(arrays, after, strict=True))
-            weak = [index for index, (old, new) in pairs if is_weak(old) and not is_weak(new)]
-            if not weak:
-                break
-            self._layout.make_strong(weak)
-            arrays = tuple(
-                lax.convert_element_type(array, array.dtype) if index in weak else array
-                for index, array in enumerate(arrays)
-            )
-        if self.checked is not None:
+        try:
+            arrays = self._settled(arrays, constants, row, step)
+        except BaseException:
+            self._layout.forget_moved()
+            raise
+        if self._check_finite:
+            self.checked = [index for index, array in enumerate(arrays) if can_be_non_finite(array)]
             self._checked_metrics = tuple(
                 column.name for column in self.metrics.columns if jnp.issubdtype(column.dtype, jnp.inexact)
             )
             leaves = [f"leaf {self._layout.paths[index]}" for index in self.checked]
             self.checked_names = (*leaves, *(f"metric {name!r}" for name in self._checked_metrics))
         return arrays
+
+    def _settled(self, arrays: tuple[Array, ...], constants: Any, row: Any, step: int) -> tuple[Array, ...]:
+        """Trace until a step returns what it is given."""
+        while True:
+            after = self._trace(arrays, constants, row, step)
+            if self._layout.moved:
+                arrays = self._layout.with_moved(arrays)
+                if self._replicas is not None:
+                    self._layout.check_replicas(arrays, self._replicas)
+                continue
+            pairs = enumerate(zip(arrays, after, strict=True))
+            weak = [index for index, (old, new) in pairs if is_weak(old) and not is_weak(new)]
+            if not weak:
+                return arrays
+            self._layout.make_strong(weak)
+            arrays = tuple(
+                lax.convert_element_type(array, array.dtype) if index in weak else array
+                for index, array in enumerate(arrays)
+            )
 
     def step(self, arrays: tuple[Array, ...], ring: Array, constants: Any, row: Any) -> tuple[tuple[Array, ...], Array]:
         """Take one step; compiled."""
@@ -195,6 +209,8 @@ class StepProgram(Generic[S]):
         return lax.dynamic_update_slice(ring, words, (jnp.int32(BAD),))
 
     def _trace(self, arrays: tuple[Array, ...], constants: Any, row: Any, step: int) -> tuple[Any, ...]:
+        self._layout.moved.clear()
+
         def traced(arrays: tuple[Array, ...], row: Any) -> tuple[Array, ...]:
             after, metrics = self._one(arrays, jnp.int32(0), constants, row)
             self.metrics = MetricLayout.of(metrics)
@@ -203,11 +219,14 @@ class StepProgram(Generic[S]):
         try:
             return jax.eval_shape(traced, arrays, row)
         except _NOT_TRACEABLE as error:
-            first = str(error).strip().splitlines()[0]
+            first = str(error).strip().splitlines()[0].rstrip(".")
+            numbers = self._layout.numbers()
+            changed = f" The step changes the Python numbers {', '.join(numbers)}, so that they are." if numbers else ""
             msg = (
                 f"step_fn cannot be compiled, because it needs a value that is only known when it runs: {first}."
-                " Use jax.numpy, jax.lax.cond and jnp.where instead of NumPy, `if` and float() on traced values; make"
-                " what never changes a static field; or leave out jit=True and scan_steps= to call it as it is."
+                f" The arrays of the State are such values, and those of the batch.{changed}"
+                " Use jax.numpy, jax.lax.cond and jnp.where instead of NumPy, `if` and float() on them, or leave out"
+                " jit=True and scan_steps= to call it as it is."
             )
             raised = StepError(msg)
             note_step(raised, step + 1)
