@@ -314,6 +314,8 @@ class Loop(Generic[S, C]):
         self._has_logged_config = True
 
     def _steps(self) -> Steps[S]:
+        if self._lost is not None:
+            raise self._lost
         checks = self.on_nonfinite != "ignore"
         if not self.jit:
             return StepsAsGiven(self.step_fn, self.config, self._batches, self._state, self.step, check_finite=checks)

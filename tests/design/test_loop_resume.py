@@ -374,7 +374,7 @@ def step(state, config, batch):
 
 
 @pytest.mark.slow
-@EVERY_MODE
+@pytest.mark.parametrize("mode", [MODES["jit"], MODES["scan 7"]], ids=["jit", "scan 7"])
 def test_another_process_goes_on_bit_for_bit(mode, tmp_path):
     (tmp_path / "resumed_model.py").write_text(MODEL)
 

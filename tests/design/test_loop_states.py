@@ -303,6 +303,29 @@ def test_a_step_that_fails_on_the_device_says_that_the_state_is_lost_and_where_t
     assert float(loop.run(2)[0]) == 7.0
 
 
+def test_a_second_ctrl_c_in_the_middle_of_a_compiled_call_leaves_a_loop_that_says_so(tmp_path, monkeypatch):
+    loop = Loop(None, {"n": 0}, lambda s, c, b: ({"n": s["n"] + 1}, {}), None, jit=True, save_every=5,
+                checkpoint_dir=tmp_path)  # fmt: skip
+    loop.run(7)
+    compiled = loop._compiled
+
+    def interrupted(*arguments):
+        run(*arguments)
+        raise KeyboardInterrupt
+
+    run = compiled._run
+    monkeypatch.setattr(compiled, "_run", interrupted)
+    with pytest.warns(ResearchlabWarning, match="the State is lost"), pytest.raises(KeyboardInterrupt):
+        loop.run(1)
+    monkeypatch.undo()
+    assert loop.step == 7
+    for use in (lambda: loop.state, lambda: loop.run(1), loop.dry_run, loop.checkpoint):
+        with pytest.raises(StepError, match="the State is lost"):
+            use()
+    assert loop.run(2, resume="auto") == {"n": 9}
+    assert loop.step == 9
+
+
 def test_an_array_of_the_caller_is_let_go_while_the_steps_are_taken():
     initial = jnp.zeros(3)
     reference = weakref.ref(initial)
