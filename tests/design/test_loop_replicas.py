@@ -77,8 +77,18 @@ def test_mean_and_std_over_replicas(mode, recorder):
     ],
 )
 def test_a_state_without_the_axis_of_the_replicas_is_refused(mode, state, said):
+    def step(state, config, batch):
+        return {name: leaf + 1 if name == "n" else leaf for name, leaf in state.items()}, {}
+
     with pytest.raises(ArgumentError, match=rf"replicas=4 needs a State .*{said}"):
-        Loop(None, state, lambda s, c, b: (s, {}), None, replicas=4, **mode).run(1)
+        Loop(None, state, step, None, replicas=4, **mode).run(1)
+
+
+@EVERY_COMPILED_MODE
+def test_a_number_that_the_step_leaves_alone_is_that_of_all_replicas(mode):
+    state = {"x": jnp.zeros(4), "rate": 0.5}
+    final = Loop(None, state, lambda s, c, b: ({**s, "x": s["x"] + s["rate"]}, {}), None, replicas=4, **mode).run(3)
+    assert (final["x"].tolist(), final["rate"]) == ([1.5] * 4, 0.5)
 
 
 def test_replicas_need_a_compiled_loop():
