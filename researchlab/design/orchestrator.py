@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 from researchlab._recording import current
 from researchlab.design._cadence import Cadence, Selector, whole_number
@@ -15,14 +14,26 @@ from researchlab.design._loop._batches import Batches
 from researchlab.design._loop._checkpoints import Checkpoints, warn_of_other_config
 from researchlab.design._loop._compiled import CompiledSteps
 from researchlab.design._loop._dry_run import DryRun, dry_run
+from researchlab.design._loop._parts import (
+    Callback,
+    OnNonFinite,
+    Parts,
+    ReplicaMetrics,
+    check_kind,
+    check_needs,
+    checked_callbacks,
+    checked_choice,
+    checked_progress,
+)
 from researchlab.design._loop._profile import Profile
 from researchlab.design._loop._program import CompiledMode
 from researchlab.design._loop._run import LoopRun
-from researchlab.design._nested import children, flatten_names
 from researchlab.design._typevars import C, S
 from researchlab.errors import ArgumentError, StepError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
     from researchlab.design._checkpoints._persister import Persister
     from researchlab.design._data import DataProvider
     from researchlab.design._loop._steps import Steps
@@ -30,12 +41,6 @@ if TYPE_CHECKING:
     from researchlab.design._visualizers._visualizer import Visualizer
 
 __all__ = ["Cadence", "DryRun", "Loop"]
-
-Callback = Callable[["Loop[Any, Any]", Mapping[str, Any]], object]
-OnNonFinite = Literal["raise", "stop", "ignore"]
-ReplicaMetrics = Literal["each", "mean_std"]
-
-_CALLBACK_EVERY = 100
 
 
 class Loop(Generic[S, C]):
@@ -121,46 +126,56 @@ class Loop(Generic[S, C]):
         Raises:
             ArgumentError: a part is missing that another one needs, or is not what it should be.
         """
-        if isinstance(progress, str):
-            msg = f"progress={progress!r} must be True or a list of metric names: say progress=[{progress!r}]"
-            raise ArgumentError(msg)
         if not callable(step_fn):
             msg = f"step_fn must be a function (state, config, batch) -> (new_state, metrics), not {step_fn!r}"
             raise ArgumentError(msg)
-        _one_of("on_nonfinite", on_nonfinite, get_args(OnNonFinite))
-        _one_of("replica_metrics", replica_metrics, get_args(ReplicaMetrics))
-        if save_every is not None and checkpoint_dir is None:
-            msg = f"save_every={save_every!r} needs a checkpoint_dir: say where the checkpoints go"
-            raise ArgumentError(msg)
-        if render_every is not None and visualizer is None:
-            msg = f"render_every={render_every!r} needs a visualizer"
-            raise ArgumentError(msg)
-        self.config = config
+        check_kind("telemetry", telemetry, ["log_metrics", "log_params"])
+        check_kind("persister", persister, ["save", "load", "checkpoints"])
+        check_kind("visualizer", visualizer, ["render", "finish_recording"])
+        checked_choice("on_nonfinite", on_nonfinite, OnNonFinite)
+        checked_choice("replica_metrics", replica_metrics, ReplicaMetrics)
+        check_needs("save_every", save_every, checkpoint_dir, "checkpoint_dir: say where the checkpoints go")
+        check_needs("render_every", render_every, visualizer, "visualizer")
+        check_needs("log_every", log_every, telemetry, "telemetry")
         self.step = 0
         self.step_fn = step_fn
         self.data_provider = data_provider
         self.telemetry = telemetry
         self.persister: Persister[S, C] = CheckpointPersister() if persister is None else persister
         self.visualizer = visualizer
-        self.jit = jit or scan_steps is not None
-        self.scan_steps = None if scan_steps is None else whole_number("scan_steps", scan_steps, at_least=1)
-        self.replicas = None if replicas is None else whole_number("replicas", replicas, at_least=1)
-        self.replica_metrics = replica_metrics
-        self.on_nonfinite = on_nonfinite
-        self.callbacks = tuple(_callback(entry) for entry in callbacks)
-        self.log_selector = None if log_every is None else Selector(Cadence.of("log_every", log_every))
-        self.render_cadence = Cadence.of("render_every", 1 if render_every is None else render_every)
-        self.save_cadence = None if save_every is None else Cadence.of("save_every", save_every)
-        self.checkpoints = Checkpoints(self.persister, None if checkpoint_dir is None else Path(checkpoint_dir))
-        self.progress = progress
-        self.can_render = True
+        self._mode = CompiledMode(
+            None if scan_steps is None else whole_number("scan_steps", scan_steps, at_least=1),
+            None if replicas is None else whole_number("replicas", replicas, at_least=1),
+            replica_metrics,
+            check_finite=on_nonfinite != "ignore",
+        )
+        self._is_compiled = jit or scan_steps is not None
+        self._parts = Parts(
+            Checkpoints(self.persister, None if checkpoint_dir is None else Path(checkpoint_dir)),
+            checked_callbacks(callbacks),
+            None if log_every is None else Selector(Cadence.of("log_every", log_every)),
+            Cadence.of("render_every", 1 if render_every is None else render_every),
+            None if save_every is None else Cadence.of("save_every", save_every),
+            checked_progress(progress),
+            on_nonfinite,
+        )
+        self._config = config
         self._state = initial_state
         self._lost: StepError | None = None
         self._batches = Batches(data_provider)
-        self._has_logged_config = False
         self._run: LoopRun[S, C] | None = None
         self._compiled: CompiledSteps[S] | None = None
         self._check_modes()
+
+    @property
+    def config(self) -> C:
+        """The configuration, which may be set between two runs."""
+        return self._config
+
+    @config.setter
+    def config(self, config: C) -> None:
+        self._check_is_idle("setting loop.config")
+        self._config = config
 
     @property
     def state(self) -> S:
@@ -177,11 +192,6 @@ class Loop(Generic[S, C]):
             self._state, self._lost = state, None
         else:
             self._run.steps.replace(state)
-
-    @property
-    def is_listened_to(self) -> bool:
-        """Whether anybody but the active run looks at metrics."""
-        return self.telemetry is not None or bool(self.callbacks) or bool(self.progress)
 
     def run(
         self,
@@ -220,23 +230,29 @@ class Loop(Generic[S, C]):
         """
         count = whole_number("num_steps", num_steps, at_least=0)
         self._check_is_idle("run()")
+        self._parts.checkpoints.check_writable()
+        if resume is None and self.step == 0:
+            self._parts.checkpoints.warn_of_others()
         window = Profile(profile, Path(profile_dir))
         target = self.step + count
         if resume is not None:
             self._resume(resume, target)
         run = LoopRun(
             self,
+            self._parts,
             self._steps(),
             target=target,
             profile=window,
-            saves_at_end=resume is not None or self.save_cadence is None,
+            saves_at_end=resume is not None or self._parts.save_cadence is None,
+            checkpoint=self._checkpoint,
+            hand_back=self._take_back,
         )
         self._run = run
         self._state = cast("S", None)  # the steps have it: one of the caller's may be let go
         try:
             run.run()
         finally:
-            self.take_back(run.steps)
+            self._take_back(run.steps)
         return self.state
 
     def stop(self, reason: str = "loop.stop() was called") -> None:
@@ -269,7 +285,7 @@ class Loop(Generic[S, C]):
         Raises:
             CheckpointError: the State cannot be stored.
         """
-        self.persister.save_checkpoint(self.checkpoint(), Path(path))
+        self.persister.save_checkpoint(self._checkpoint(), Path(path))
         self.persister.wait()
 
     def load_checkpoint(self, path: Path | str) -> None:
@@ -284,18 +300,16 @@ class Loop(Generic[S, C]):
             DataError: the data provider cannot be put where it was.
         """
         self._check_is_idle("load_checkpoint()")
-        found = self.checkpoints.load(Path(path), self._like())
+        found = self._parts.checkpoints.load(Path(path), self._like())
         if found.data is not None or found.step:
             self._batches.go_to(found.step, found.data)
         self.state, self.config, self.step = found.state, found.config, found.step
 
-    def checkpoint(self) -> Checkpoint[S, C]:
-        """Return what a checkpoint of the current step holds."""
+    def _checkpoint(self) -> Checkpoint[S, C]:
         step = self.step if self._run is None else self._run.steps.step
         return Checkpoint(self.state, self.config, step, self._batches.position())
 
-    def take_back(self, steps: Steps[S]) -> None:
-        """Make what a run has computed the Loop's own; called by the run when it ends."""
+    def _take_back(self, steps: Steps[S]) -> None:
         if self._run is not None:
             self.step = steps.step
             self._run = None
@@ -305,38 +319,30 @@ class Loop(Generic[S, C]):
                 self._lost, self._state = error, steps.like()
                 raise
 
-    def log_config(self, log_params: Callable[[Mapping[str, Any]], None]) -> None:
-        """Hand the config over as parameters, once; called by the run when it starts."""
-        if not self._has_logged_config:
-            # Also where there is nothing to log: a telemetry without a run has to say so before the first step.
-            has_values = children(self.config) is not None
-            log_params(flatten_names(self.config, what="parameter") if has_values else {})
-        self._has_logged_config = True
-
     def _steps(self) -> Steps[S]:
         if self._lost is not None:
             raise self._lost
-        checks = self.on_nonfinite != "ignore"
-        if not self.jit:
+        if not self._is_compiled:
+            checks = self._mode.check_finite
             return StepsAsGiven(self.step_fn, self.config, self._batches, self._state, self.step, check_finite=checks)
         if self._compiled is None or not self._compiled.restart(self._state, self.config, self.step):
             self._compiled = CompiledSteps(
-                self.step_fn,
-                self.config,
-                self._batches,
-                self._state,
-                self.step,
-                CompiledMode(self.scan_steps, self.replicas, self.replica_metrics, check_finite=checks),
-            )
-        self._compiled.listened_to = self.is_listened_to or current() is not None
+                self.step_fn, self.config, self._batches, self._state, self.step, self._mode
+            )  # fmt: skip
+        self._compiled.listened_to = (
+            self._parts.need_metrics or self.telemetry is not None or current() is not None
+        )  # fmt: skip
         return self._compiled
 
     def _resume(self, resume: str | Path, target: int) -> None:
         own = self._like()
         if resume == "auto":
-            found = self.checkpoints.newest(own, until=target)
+            found = self._parts.checkpoints.newest(own, until=target)
+        elif not isinstance(cast("object", resume), (str, Path)):
+            msg = f"resume must be 'auto', the path of a checkpoint, or None; it is {resume!r}"
+            raise ArgumentError(msg)
         else:
-            found = self.checkpoints.load(Path(resume), own)
+            found = self._parts.checkpoints.load(Path(resume), own)
         if found is None:
             return
         warn_of_other_config(found.config, self.config, found.step)
@@ -355,29 +361,14 @@ class Loop(Generic[S, C]):
             raise ArgumentError(msg)
 
     def _check_modes(self) -> None:
-        if self.replicas is not None and not self.jit:
-            msg = f"replicas={self.replicas} needs jit=True or scan_steps=, since the step is mapped over the replicas"
+        if self._mode.replicas is not None and not self._is_compiled:
+            which = f"replicas={self._mode.replicas}"
+            msg = f"{which} needs jit=True or scan_steps=, since the step is mapped over the replicas"
             raise ArgumentError(msg)
-        if self.scan_steps is not None and self._batches.needs_state:
+        if self._mode.scan_steps is not None and self._batches.needs_state:
             kind = type(self.data_provider).__name__
             msg = (
-                f"scan_steps={self.scan_steps} cannot show {kind}.get_batch the State of each step, which stays on the"
-                " device: use FunctionDataProvider(batch_at) with batch_at(state, step), or jit=True"
+                f"scan_steps={self._mode.scan_steps} cannot show {kind}.get_batch the State of each step, which stays"
+                " on the device: use FunctionDataProvider(batch_at) with batch_at(state, step), or jit=True"
             )
             raise ArgumentError(msg)
-
-
-def _callback(entry: object) -> tuple[Callback, Cadence]:
-    if callable(entry):
-        return cast("Callback", entry), Cadence(every=_CALLBACK_EVERY)
-    if isinstance(entry, tuple) and len(cast("tuple[Any, ...]", entry)) == 2 and callable(entry[0]):  # noqa: PLR2004 - a pair
-        function, cadence = cast("tuple[Callback, int | Cadence]", entry)
-        return function, Cadence.of("the cadence of a callback", cadence)
-    msg = f"a callback is a function (loop, metrics), or a pair of one and a cadence; it is {entry!r}"
-    raise ArgumentError(msg)
-
-
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        msg = f"{name} must be one of {', '.join(map(repr, allowed))}; it is {value!r}"
-        raise ArgumentError(msg)

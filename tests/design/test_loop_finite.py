@@ -96,7 +96,7 @@ def test_a_checkpoint_of_that_step_has_its_position_in_the_data(mode):
     loop.run(1)
     with pytest.warns(ResearchlabWarning, match="step 17"):
         loop.run(60)
-    assert (loop.checkpoint().step, loop.checkpoint().data) == (BAD, BAD)
+    assert (loop._checkpoint().step, loop._checkpoint().data) == (BAD, BAD)
 
 
 @EVERY_MODE

@@ -366,7 +366,7 @@ def test_a_second_ctrl_c_in_the_middle_of_a_compiled_call_leaves_a_loop_that_say
         loop.run(1)
     monkeypatch.undo()
     assert loop.step == 7
-    for use in (lambda: loop.state, lambda: loop.run(1), loop.dry_run, loop.checkpoint):
+    for use in (lambda: loop.state, lambda: loop.run(1), loop.dry_run, loop._checkpoint):
         with pytest.raises(StepError, match="the State is lost"):
             use()
     assert loop.run(2, resume="auto") == {"n": 9}

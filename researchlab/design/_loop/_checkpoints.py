@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 from researchlab.design._checkpoints._persister import Checkpoint
@@ -10,10 +13,9 @@ from researchlab.design._typevars import C, S
 from researchlab.errors import ArgumentError, CheckpointNotFoundError, DamagedCheckpointError, ResearchlabWarning
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from researchlab.design._checkpoints._persister import Persister
 
+_log = logging.getLogger(__name__)
 _SHOWN = 8
 
 
@@ -61,6 +63,7 @@ class Checkpoints(Generic[S, C]):
         if self.folder is None:
             msg = "resume='auto' needs to know where the checkpoints are: give the Loop checkpoint_dir=..."
             raise ArgumentError(msg)
+        damaged = False
         for step, path in self.persister.checkpoints(self.folder):
             if step > until:
                 continue
@@ -68,11 +71,39 @@ class Checkpoints(Generic[S, C]):
                 found = self.persister.load_checkpoint(path, like)
             except (DamagedCheckpointError, CheckpointNotFoundError) as error:
                 _warn(f"checkpoint {path} is passed over: {error}")
+                damaged = True
                 continue
             self.last_saved = step
+            _log.info("goes on from %s", path)
             # The name knows the step also where the persister does not keep it.
             return Checkpoint(found.state, found.config, step, found.data)
+        if damaged:
+            _warn(f"no whole checkpoint is in {self.folder}: the run starts anew")
         return None
+
+    def warn_of_others(self) -> None:
+        """Warn where a run that starts afresh finds checkpoints of an earlier one: a resume would mix the two."""
+        there = [] if self.folder is None else self.persister.checkpoints(self.folder)
+        if there:
+            _warn(
+                f"{self.folder} has checkpoints of an earlier run, up to step {there[0][0]}, and this run starts"
+                " afresh: a later resume='auto' would go on from the newest, whichever run wrote it. Pass resume='auto'"
+                " to go on from there now, or give an empty checkpoint_dir"
+            )
+
+    def check_writable(self) -> None:
+        """Check that the folder can be written to, or made, before hours of work are to be saved in it.
+
+        Raises:
+            ArgumentError: it cannot.
+        """
+        if self.folder is None:
+            return
+        there = next((path for path in (self.folder, *self.folder.absolute().parents) if path.exists()), Path("/"))
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            what = "cannot be written to" if there.is_dir() else "is not a folder"
+            msg = f"checkpoint_dir={str(self.folder)!r}: {there} {what}. Give a folder that can be written to"
+            raise ArgumentError(msg)
 
 
 def warn_of_other_config(stored: Any, own: Any, step: int) -> None:

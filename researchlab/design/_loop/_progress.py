@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
+
+from researchlab.errors import ResearchlabWarning
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +31,7 @@ class Progress:
         self._start, self._end = start, end
         self._began = self._last_line = time.monotonic()
         self._bar: Any = None
+        self._has_warned = False
         if _is_interactive():
             from tqdm.auto import tqdm
 
@@ -34,6 +39,15 @@ class Progress:
 
     def update(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Show that ``step`` steps are completed."""
+        with contextlib.suppress(OSError):  # nobody looks any more: a closed pipe is not worth the run
+            self._update(step, metrics)
+
+    def close(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Show the last state and end the bar."""
+        with contextlib.suppress(OSError):
+            self._close(step, metrics)
+
+    def _update(self, step: int, metrics: Mapping[str, Any]) -> None:
         shown = self._chosen(metrics)
         if self._bar is not None:
             if shown:
@@ -42,8 +56,7 @@ class Progress:
         elif time.monotonic() - self._last_line >= _SECONDS_A_LINE:
             self._line(step, shown)
 
-    def close(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Show the last state and end the bar."""
+    def _close(self, step: int, metrics: Mapping[str, Any]) -> None:
         shown = self._chosen(metrics)
         if self._bar is not None:
             if shown:
@@ -68,6 +81,11 @@ class Progress:
 
     def _chosen(self, metrics: Mapping[str, Any]) -> dict[str, str]:
         names = list(metrics)[:4] if self._names is None else [name for name in self._names if name in metrics]
+        unknown = [name for name in self._names or () if metrics and name not in metrics]
+        if unknown and not self._has_warned:
+            self._has_warned = True
+            msg = f"progress shows no {', '.join(unknown)}: the metrics are {', '.join(list(metrics)[:8])}"
+            warnings.warn(msg, ResearchlabWarning, stacklevel=2)
         return {name: f"{metrics[name]:.4g}" for name in names}
 
 

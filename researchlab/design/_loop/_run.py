@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools as ft
+import logging
 import math
 import signal
 import time
@@ -26,10 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from researchlab.design._cadence import Cadence
+    from researchlab.design._checkpoints._persister import Checkpoint
+    from researchlab.design._loop._parts import Callback, Parts
     from researchlab.design._loop._profile import Profile
     from researchlab.design._loop._steps import Steps
     from researchlab.design.orchestrator import Loop
 
+_log = logging.getLogger(__name__)
 _COLLECT_SECONDS = 1.0
 _LOOK_UP_SECONDS = 0.5
 
@@ -52,19 +57,36 @@ class Event:
 class LoopRun(Generic[S, C]):
     """One run of a Loop, from its first step to its last."""
 
-    def __init__(self, loop: Loop[S, C], steps: Steps[S], *, target: int, profile: Profile, saves_at_end: bool) -> None:
+    def __init__(
+        self,
+        loop: Loop[S, C],
+        parts: Parts,
+        steps: Steps[S],
+        *,
+        target: int,
+        profile: Profile,
+        saves_at_end: bool,
+        checkpoint: Callable[[], Checkpoint[S, C]],
+        hand_back: Callable[[Steps[S]], None],
+    ) -> None:
         """Put together what the run needs.
 
         Args:
-            loop: its parts.
+            loop: is shown to callbacks.
+            parts: what is done beside taking steps.
             steps: how steps are taken.
             target: the number of steps to come to.
             profile: what is profiled.
             saves_at_end: write a checkpoint also where the run ends as it should.
+            checkpoint: returns what a checkpoint of the current step holds.
+            hand_back: gives the Loop what was computed.
         """
         self.stop_reason: str | None = None
         self.steps = steps
         self._loop = loop
+        self._parts = parts
+        self._checkpoint = checkpoint
+        self._hand_back = hand_back
         self._target = target
         self._profile = profile
         self._saves_at_end = saves_at_end
@@ -72,7 +94,7 @@ class LoopRun(Generic[S, C]):
         self._recorder = current() if self._processes.is_first else None
         self._source = None if self._recorder is None else source_name(self._recorder, loop)
         self._reporter = Reporter(
-            self._recorder, loop.telemetry if self._processes.is_first else None, select=loop.log_selector
+            self._recorder, loop.telemetry if self._processes.is_first else None, select=parts.log_selector
         )
         # Several processes must take the same steps, whatever their clocks say.
         self._seconds = _LOOK_UP_SECONDS if self._processes.count == 1 else math.inf
@@ -81,7 +103,7 @@ class LoopRun(Generic[S, C]):
         self._progress: Progress | None = None
         self._has_facts = False
         self._was_stopped = self._ended_together = False
-        self._listens = self._recorder is not None or loop.is_listened_to
+        self._listens = self._recorder is not None or loop.telemetry is not None or parts.need_metrics
         self._is_recorded = self._recorder is not None
         self._can_render = loop.visualizer is not None and self._processes.is_first
         self._events = list(self._make_events(time.monotonic()))
@@ -94,10 +116,10 @@ class LoopRun(Generic[S, C]):
 
     def run(self) -> None:
         """Take the steps."""
-        loop = self._loop
         self._log_config()
-        if loop.progress and self._processes.is_first:
-            names = None if loop.progress is True else list(loop.progress)
+        progress = self._parts.progress
+        if progress and self._processes.is_first:
+            names = None if progress is True else list(progress)
             self._progress = Progress(start=self.steps.step, end=self._target, names=names)
         with self._signals:
             try:
@@ -106,7 +128,8 @@ class LoopRun(Generic[S, C]):
                 # In here: a second Ctrl-C does not wait for the last checkpoint.
                 if (self._was_stopped or self._saves_at_end) and self.steps.non_finite is None:
                     self._save()
-                loop.checkpoints.persister.wait()
+                self._parts.checkpoints.persister.wait()
+                self._tell_of_signal()
             finally:
                 self._close()
 
@@ -196,34 +219,42 @@ class LoopRun(Generic[S, C]):
         def event(cadence: Cadence, fire: Callable[[], object], *, needs_metrics: bool = False) -> Event:
             return Event(Timer(cadence, now=now), fire, needs_metrics)
 
-        for function, cadence in loop.callbacks:
-            yield event(cadence, lambda function=function: function(loop, dict(self.metrics)), needs_metrics=True)
+        for function, cadence in self._parts.callbacks:
+            yield event(cadence, ft.partial(self._call, function), needs_metrics=True)
         if loop.visualizer is not None:
-            yield event(loop.render_cadence, self._render)
-        if loop.save_cadence is not None:
-            yield event(loop.save_cadence, self._save)
+            yield event(self._parts.render_cadence, self._render)
+        if self._parts.save_cadence is not None:
+            yield event(self._parts.save_cadence, self._save)
+
+    def _call(self, function: Callback) -> None:
+        try:
+            function(self._loop, dict(self.metrics))
+        except Exception as error:
+            name = getattr(function, "__qualname__", repr(function))
+            error.add_note(f"In the callback {name} after step {self.steps.step} of a researchlab Loop.")
+            raise
 
     def _render(self) -> None:
         visualizer = self._loop.visualizer
-        if visualizer is None or not self._can_render or not self._loop.can_render:
+        if visualizer is None or not self._can_render or not self._parts.can_render:
             return
         try:
             visualizer.render(self.steps.state())
         except Exception as error:  # noqa: BLE001 - a picture is never worth the run
-            self._loop.can_render = False
+            self._parts.can_render = False
             name = type(visualizer).__name__
             _warn(f"nothing is rendered from step {self.steps.step} on: {name} raised {error!r}")
 
     def _save(self) -> None:
-        if self._loop.checkpoints.folder is not None:
-            self._loop.checkpoints.save(self._loop.checkpoint())
+        if self._parts.checkpoints.folder is not None:
+            self._parts.checkpoints.save(self._checkpoint())
 
     def _end_non_finite(self) -> None:
-        found, loop = self.steps.non_finite, self._loop
+        found = self.steps.non_finite
         assert found is not None
         what = f"{', '.join(found.names)} of step {found.step} is not finite"
         self.stop_reason = what
-        if loop.on_nonfinite == "raise":
+        if self._parts.on_nonfinite == "raise":
             msg = (
                 f"{what}: a NaN or an infinity. loop.state is the State that this step returned;"
                 " pass on_nonfinite='stop' or 'ignore' to go on without this error"
@@ -231,9 +262,20 @@ class LoopRun(Generic[S, C]):
             raise NonFiniteError(msg)
         _warn(f"the run stops: {what}")
 
+    def _tell_of_signal(self) -> None:
+        if self._signals.received is not None:
+            folder = self._parts.checkpoints.folder
+            how = (
+                ""
+                if folder is None
+                else f"; its checkpoint is in {folder}, and run(..., resume='auto') goes on from it"
+            )
+            name = signal.Signals(self._signals.received).name
+            _log.warning("%s: the run stops after step %d%s", name, self.steps.step, how)
+
     def _log_config(self) -> None:
         if self._processes.is_first:
-            self._loop.log_config(self._reporter.params)
+            self._parts.log_config(self._loop.config, self._reporter.params)
 
     def _record_facts(self) -> None:
         if self._recorder is not None and self._source is not None:
@@ -262,7 +304,7 @@ class LoopRun(Generic[S, C]):
 
     def _wait_for_checkpoints(self) -> None:
         try:
-            self._loop.checkpoints.persister.wait()
+            self._parts.checkpoints.persister.wait()
         except Exception as error:  # noqa: BLE001 - it must not hide what ended the run
             _warn(f"a checkpoint was not written: {error}")
 
@@ -273,7 +315,7 @@ class LoopRun(Generic[S, C]):
     def _record_state(self) -> None:
         loop = self._loop
         try:
-            loop.take_back(self.steps)
+            self._hand_back(self.steps)
             state = loop.state
             if self._is_recorded and self._processes.count > 1 and self._ended_together:
                 state = _gathered(state)
