@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from researchlab.design import Config, Loop, MLFlowTelemetry
-from researchlab.errors import ArgumentError, ResearchlabWarning
+from researchlab.errors import ArgumentError, CheckpointError, ResearchlabWarning, StepError
 
 
 class Settings(Config):
@@ -122,6 +122,17 @@ def test_a_progress_bar_that_nobody_reads_does_not_end_the_run(monkeypatch):
     own = loop(progress=True)
     own.run(3)
     assert own.step == 3
+
+
+def test_a_generator_in_the_state_is_refused_where_it_would_not_come_back(tmp_path):
+    def draw(state, config, batch):
+        return {**state, "x": jnp.float32(state["rng"].normal())}, {}
+
+    state = {"x": jnp.float32(0), "rng": np.random.default_rng(0)}
+    with pytest.raises(CheckpointError, match=r"leaf 'rng' is a numpy.random.*Generator: a checkpoint can neither"):
+        Loop(None, state, draw, None, checkpoint_dir=tmp_path).run(3)
+    with pytest.raises(StepError, match=r"leaf rng is a numpy.random.*Generator, .* a compiled step would draw once"):
+        Loop(None, state, draw, None, jit=True).run(3)
 
 
 def test_a_number_of_numpy_is_a_cadence():

@@ -147,10 +147,16 @@ def test_what_is_not_finished_is_not_listed_and_something_else_not_replaced(tmp_
 
 def test_an_error_in_the_background_is_raised(tmp_path):
     persister = OrbaxPersister()
-    persister.save(made(np.array([None])), None, 1, tmp_path / "a")
-    with pytest.raises(CheckpointError, match=r"'leaf' is a numpy.ndarray of object"):
+    (tmp_path / "step-1").touch()
+    persister.save(made(np.zeros(2)), None, 1, tmp_path / "step-1")
+    with pytest.raises(CheckpointError, match="step-1"):
         persister.wait()
     assert persister.checkpoints(tmp_path) == []
+
+
+def test_what_would_not_come_back_is_refused_at_once(tmp_path):
+    with pytest.raises(CheckpointError, match=r"'leaf' is a numpy.ndarray of object"):
+        OrbaxPersister().save(made(np.array([None])), None, 1, tmp_path / "a")
 
 
 def test_without_orbax_it_says_what_to_install(monkeypatch):

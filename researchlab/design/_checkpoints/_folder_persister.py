@@ -11,7 +11,7 @@ from researchlab.design._checkpoints._checkpoint_folder import remove
 from researchlab.design._checkpoints._config_json import config_to_json
 from researchlab.design._checkpoints._manifest import MANIFEST_FILE, Manifest, read_manifest
 from researchlab.design._checkpoints._persister import Checkpoint, Persister
-from researchlab.design._checkpoints._structure import described, static_fields
+from researchlab.design._checkpoints._structure import check_comes_back, static_fields
 from researchlab.design._typevars import C, S
 from researchlab.errors import ArgumentError, CheckpointError, CheckpointNotFoundError
 from researchlab.numerics.leaves import structure_text
@@ -60,7 +60,7 @@ class FolderPersister(Persister[S, C]):
 
     def _manifest(self, checkpoint: Checkpoint[S, C], state: Any, leaves: Sequence[StoredLeaf] = ()) -> Manifest:
         """Return the manifest of a checkpoint; raises where something of it cannot be written down."""
-        described(state)  # raises where two leaves have one name
+        check_comes_back(state)
         return Manifest(
             step=checkpoint.step,
             config=config_to_json(checkpoint.config),

@@ -42,6 +42,23 @@ def described(tree: Any) -> list[StoredLeaf]:
     return leaves
 
 
+def check_comes_back(tree: Any) -> None:
+    """Check that each leaf is stored, or told again when it is found in the State that a checkpoint is loaded into.
+
+    Raises:
+        CheckpointError: two leaves have the same path, or one is an object that nobody could tell from another.
+    """
+    for leaf in described(tree):
+        if leaf.kind == "static" and leaf.static is None:
+            msg = (
+                f"leaf {leaf.path!r} is a {leaf.dtype}: a checkpoint can neither store it nor tell it from another"
+                " one, so that a resumed run might go on with other values. Keep what changes in arrays and numbers (a"
+                " key of jax.random instead of a generator), and declare static what does not:"
+                " equinox.field(static=True)"
+            )
+            raise CheckpointError(msg)
+
+
 def static_fields(tree: Any) -> dict[str, str]:
     """Return path to stable text of every field that is declared static; those without such a text are left out."""
     return dict(_static_fields(tree, ()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import random
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 import equinox as eqx
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from jax import Array
 
 _NUMBERS = (bool, int, float, complex)
+_GENERATORS = (np.random.Generator, np.random.RandomState, random.Random)
 _SHOWN = 60
 _ARRAY = object()
 
@@ -40,6 +42,13 @@ class StateLayout(Generic[S]):
     def __init__(self, state: S) -> None:
         """Read the structure off ``state``, which is not changed."""
         found, self._treedef = jax.tree_util.tree_flatten_with_path(state)
+        for keys, leaf in found:
+            if isinstance(leaf, _GENERATORS):
+                msg = (
+                    f"leaf {path_text(keys)} is a {type(leaf).__module__}.{type(leaf).__name__}, from which a compiled"
+                    " step would draw once, while it is traced: keep a key of jax.random in the State instead"
+                )
+                raise StepError(msg)
         # Without the arrays: a State of the caller's may be let go while the steps are taken.
         self._like = [_ARRAY if _is_array(leaf) else leaf for _, leaf in found]
         self._all_paths = [path_text(keys) or "(the State itself)" for keys, _ in found]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from researchlab.design._cadence import NEVER, whole_number
-from researchlab.errors import ArgumentError, ResearchlabWarning
+from researchlab.errors import ResearchlabWarning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,9 @@ class Profile:
         """Start or stop the profiler where it is time; a profiler that fails is warned about."""
         try:
             if step == self._start and not self._is_on:
-                self._folder.mkdir(parents=True, exist_ok=True)
+                if not self._folder.exists():
+                    self._folder.mkdir(parents=True)
+                    (self._folder / ".gitignore").write_text("*\n")  # as checkpoints are: no part of a snapshot
                 jax.profiler.start_trace(str(self._folder))
                 self._is_on = self._has_begun = True
             elif step >= self._stop:
@@ -71,10 +73,5 @@ class Profile:
         if self._is_on:
             self._is_on = False
             jax.profiler.stop_trace()
-            self.files = tuple(sorted(path for path in self._folder.rglob("*") if path.is_file()))
-
-
-def _no_window(window: object) -> ArgumentError:
-    return ArgumentError(
-        f"profile must be (start, stop), two numbers of completed steps with start < stop; it is {window!r}"
-    )
+            found = (path for path in self._folder.rglob("*") if path.is_file() and path.name != ".gitignore")
+            self.files = tuple(sorted(found))

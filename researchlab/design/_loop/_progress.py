@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 _SECONDS_A_LINE = 60.0
+_GONE = (OSError, ValueError, AttributeError)  # a closed pipe, a closed file, no stream at all
 
 
 class Progress:
@@ -39,12 +40,12 @@ class Progress:
 
     def update(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Show that ``step`` steps are completed."""
-        with contextlib.suppress(OSError):  # nobody looks any more: a closed pipe is not worth the run
+        with contextlib.suppress(*_GONE):  # nobody looks any more: a closed pipe is not worth the run
             self._update(step, metrics)
 
     def close(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Show the last state and end the bar."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*_GONE):
             self._close(step, metrics)
 
     def _update(self, step: int, metrics: Mapping[str, Any]) -> None:
@@ -90,4 +91,6 @@ class Progress:
 
 
 def _is_interactive() -> bool:
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    return (
+        sys.stderr is not None and not getattr(sys.stderr, "closed", False) and sys.stderr.isatty()
+    ) or "ipykernel" in sys.modules
