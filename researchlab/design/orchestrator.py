@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, cast
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from researchlab.design._loop._steps import Steps
     from researchlab.design._telemetries._telemetry import Telemetry
     from researchlab.design._visualizers._visualizer import Visualizer
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["Cadence", "DryRun", "Loop"]
 
@@ -236,7 +239,7 @@ class Loop(Generic[S, C]):
         window = Profile(profile, Path(profile_dir))
         target = self.step + count
         if resume is not None:
-            self._resume(resume, target)
+            target = self._resume(resume, target)
         run = LoopRun(
             self,
             self._parts,
@@ -259,7 +262,7 @@ class Loop(Generic[S, C]):
         """End the run after the step whose callback this is called from; outside of a run it does nothing.
 
         Args:
-            reason: for the log.
+            reason: kept in the checkpoint, where there is one: ``resume="auto"`` takes no further step from there.
         """
         if self._run is not None:
             self._run.stop_reason = reason
@@ -334,7 +337,7 @@ class Loop(Generic[S, C]):
         )  # fmt: skip
         return self._compiled
 
-    def _resume(self, resume: str | Path, target: int) -> None:
+    def _resume(self, resume: str | Path, target: int) -> int:
         own = self._like()
         if resume == "auto":
             found = self._parts.checkpoints.newest(own, until=target)
@@ -344,10 +347,15 @@ class Loop(Generic[S, C]):
         else:
             found = self._parts.checkpoints.load(Path(resume), own)
         if found is None:
-            return
+            return target
         warn_of_other_config(found.config, self.config, found.step)
         self._batches.go_to(found.step, found.data)
         self.state, self.step = found.state, found.step
+        if resume == "auto" and found.ended is not None:
+            said = "the run was over after step %d (%s) and takes no further step; resume=PATH of a checkpoint goes on"
+            _log.warning(said, found.step, found.ended)
+            return found.step
+        return target
 
     def _like(self) -> Checkpoint[S, C]:
         return Checkpoint(self._state, self.config, self.step)

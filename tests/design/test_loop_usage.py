@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from researchlab.design import Config, Loop, MLFlowTelemetry
+from researchlab.design import ArrayDataProvider, Config, Loop, MLFlowTelemetry
 from researchlab.errors import ArgumentError, CheckpointError, ResearchlabWarning, StepError
 
 
@@ -122,6 +122,29 @@ def test_a_progress_bar_that_nobody_reads_does_not_end_the_run(monkeypatch):
     own = loop(progress=True)
     own.run(3)
     assert own.step == 3
+
+
+@pytest.mark.parametrize("mode", [{}, {"jit": True}, {"scan_steps": 7}], ids=str)
+def test_a_run_that_a_callback_ended_takes_no_step_when_it_is_started_again(mode, tmp_path, caplog):
+    def enough(loop, metrics):
+        if loop.step >= 20:
+            loop.stop("converged")
+
+    def run(**how):
+        own = loop(callbacks=[(enough, 10)], save_every=10, checkpoint_dir=tmp_path, **mode)
+        own.run(100, **how)
+        return own
+
+    first, second = run(resume="auto"), run(resume="auto")
+    assert (first.step, second.step, float(second.state)) == (20, 20, float(first.state))
+    assert "over after step 20 (converged)" in caplog.text
+    assert run(resume=tmp_path / "step-0000000020").step == 30
+
+
+@pytest.mark.parametrize("data", [{"x": np.zeros(3)}, "batches", ArrayDataProvider])
+def test_what_gives_no_batches_is_refused(data):
+    with pytest.raises(ArgumentError, match=r"data_provider is .* which gives no batches: make an ArrayDataProvider"):
+        Loop(Settings(), jnp.zeros(()), step, data)
 
 
 def test_a_generator_in_the_state_is_refused_where_it_would_not_come_back(tmp_path):

@@ -145,12 +145,12 @@ def test_what_is_not_finished_is_not_listed_and_something_else_not_replaced(tmp_
         OrbaxPersister().save(made(1), None, 2, tmp_path / "step-2")
 
 
-def test_an_error_in_the_background_is_raised(tmp_path):
+def test_a_file_in_the_way_is_named(tmp_path):
     persister = OrbaxPersister()
     (tmp_path / "step-1").touch()
-    persister.save(made(np.zeros(2)), None, 1, tmp_path / "step-1")
     with pytest.raises(CheckpointError, match="step-1"):
-        persister.wait()
+        persister.save(made(np.zeros(2)), None, 1, tmp_path / "step-1")
+    persister.wait()
     assert persister.checkpoints(tmp_path) == []
 
 

@@ -95,7 +95,7 @@ class CheckpointPersister(FolderPersister[S, C]):
             return self.load_checkpoint(path, like)  # it was replaced in the meantime
         config = config_from_json(manifest.config, like.config, str(source))
         self._loaded.add(source.resolve())
-        return Checkpoint(cast("S", state), cast("C", config), manifest.step, manifest.data)
+        return Checkpoint(cast("S", state), cast("C", config), manifest.step, manifest.data, manifest.ended)
 
     def wait(self) -> None:
         """Return when all that was saved is on disk.

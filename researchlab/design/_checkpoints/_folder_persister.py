@@ -66,6 +66,7 @@ class FolderPersister(Persister[S, C]):
             config=config_to_json(checkpoint.config),
             config_class=type_text(type(checkpoint.config)),
             data=_json_value(checkpoint.data),
+            ended=checkpoint.ended,
             leaves=tuple(leaves),
             static_fields=static_fields(state),
             structure=structure_text(state),

@@ -64,6 +64,7 @@ class Manifest(pydantic.BaseModel):
         config: the configuration as JSON has it; None where it cannot be written so that it comes back.
         config_class: its class.
         data: the position of the data provider.
+        ended: why the run was over, where it had been ended early.
         leaves_file: the file with the values.
         arrays_folder: the folder with the arrays that Orbax has written, "" where there is none.
         leaves: in the order of the State.
@@ -76,6 +77,7 @@ class Manifest(pydantic.BaseModel):
     config: Any = None
     config_class: str
     data: Any = None
+    ended: str | None = None
     leaves_file: str = ""
     arrays_folder: str = ""
     leaves: tuple[StoredLeaf, ...]

@@ -136,7 +136,8 @@ class OrbaxPersister(FolderPersister[S, C]):
         arrays = self._restored(source / manifest.arrays_folder, manifest.leaves, like.state)
         leaves = [arrays.get(number, leaf) for number, (_, leaf) in enumerate(named_leaves(state))]
         self._loaded.add(source.resolve())
-        return Checkpoint(cast("S", with_leaves(state, leaves)), cast("C", config), manifest.step, manifest.data)
+        state = cast("S", with_leaves(state, leaves))
+        return Checkpoint(state, cast("C", config), manifest.step, manifest.data, manifest.ended)
 
     def wait(self) -> None:
         """Return when all that was saved is on disk.

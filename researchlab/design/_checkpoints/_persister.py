@@ -20,12 +20,14 @@ class Checkpoint(Generic[S, C]):
         config: the configuration.
         step: the number of completed steps.
         data: where the data provider stands, as JSON has it; None where it cannot tell.
+        ended: why the run was over, where a callback had ended it by ``loop.stop``; else None.
     """
 
     state: S
     config: C
     step: int
     data: Any = None
+    ended: str | None = None
 
 
 class Persister(abc.ABC, Generic[S, C]):

@@ -54,6 +54,13 @@ class Batches(Generic[S]):
         Raises:
             ArgumentError: it gives no batches.
         """
+        if isinstance(provider, (str, bytes, dict, type)):
+            kind = f"the class {provider.__name__}" if isinstance(provider, type) else f"a {type(provider).__name__}"
+            msg = (
+                f"data_provider is {kind}, which gives no batches: make an ArrayDataProvider(arrays, batch_size) of"
+                " arrays, or give an iterable of batches"
+            )
+            raise ArgumentError(msg)
         if provider is not None and not _gives_batches(provider):
             kind = type(provider).__name__
             msg = f"data_provider must be a DataProvider, an iterable of batches or None, not a {kind}"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
-from researchlab.design._checkpoints._persister import Checkpoint
 from researchlab.design._typevars import C, S
 from researchlab.errors import ArgumentError, CheckpointNotFoundError, DamagedCheckpointError, ResearchlabWarning
 
 if TYPE_CHECKING:
-    from researchlab.design._checkpoints._persister import Persister
+    from researchlab.design._checkpoints._persister import Checkpoint, Persister
 
 _log = logging.getLogger(__name__)
 _SHOWN = 8
@@ -36,7 +36,7 @@ class Checkpoints(Generic[S, C]):
 
     def save(self, checkpoint: Checkpoint[S, C]) -> None:
         """Write a checkpoint into the folder, unless that of this step was the last one."""
-        if self.folder is None or self.last_saved == checkpoint.step:
+        if self.folder is None or (self.last_saved == checkpoint.step and checkpoint.ended is None):
             return
         name = f"step-{checkpoint.step:010d}{self.persister.suffix}"
         self.persister.save_checkpoint(checkpoint, self.folder / name)
@@ -76,7 +76,7 @@ class Checkpoints(Generic[S, C]):
             self.last_saved = step
             _log.info("goes on from %s", path)
             # The name knows the step also where the persister does not keep it.
-            return Checkpoint(found.state, found.config, step, found.data)
+            return dataclasses.replace(found, step=step)
         if damaged:
             _warn(f"no whole checkpoint is in {self.folder}: the run starts anew")
         return None

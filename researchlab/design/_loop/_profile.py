@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import jax
 
 from researchlab.design._cadence import NEVER, whole_number
-from researchlab.errors import ResearchlabWarning
+from researchlab.errors import ArgumentError, ResearchlabWarning
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,3 +75,9 @@ class Profile:
             jax.profiler.stop_trace()
             found = (path for path in self._folder.rglob("*") if path.is_file() and path.name != ".gitignore")
             self.files = tuple(sorted(found))
+
+
+def _no_window(window: object) -> ArgumentError:
+    return ArgumentError(
+        f"profile must be (start, stop), two numbers of completed steps with start < stop; it is {window!r}"
+    )

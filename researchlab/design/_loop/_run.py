@@ -127,7 +127,7 @@ class LoopRun(Generic[S, C]):
                 self._go()
                 # In here: a second Ctrl-C does not wait for the last checkpoint.
                 if (self._was_stopped or self._saves_at_end) and self.steps.non_finite is None:
-                    self._save()
+                    self._save(ended=None if self._signals.received is not None else self.stop_reason)
                 self._parts.checkpoints.persister.wait()
                 self._tell_of_signal()
             finally:
@@ -245,9 +245,9 @@ class LoopRun(Generic[S, C]):
             name = type(visualizer).__name__
             _warn(f"nothing is rendered from step {self.steps.step} on: {name} raised {error!r}")
 
-    def _save(self) -> None:
+    def _save(self, *, ended: str | None = None) -> None:
         if self._parts.checkpoints.folder is not None:
-            self._parts.checkpoints.save(self._checkpoint())
+            self._parts.checkpoints.save(dataclasses.replace(self._checkpoint(), ended=ended))
 
     def _end_non_finite(self) -> None:
         found = self.steps.non_finite
