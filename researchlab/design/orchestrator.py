@@ -105,7 +105,8 @@ class Loop(Generic[S, C]):
             persister: writes and reads checkpoints; a ``CheckpointPersister()`` when not given.
             visualizer: renders States; closing it is up to the caller.
             jit: compile the step. It must be pure: traced once, its side effects happen once. Python numbers in the
-                State are 32-bit arrays inside of it (unless x64 is enabled) and come back as the type they were.
+                State that a step changes (a counter) are 32-bit arrays inside of it, unless x64 is enabled, and come
+                back as the type they were; those that it leaves alone (the rate of a dropout layer) stay numbers.
             scan_steps: take so many compiled steps in one loop on the device, which is faster still for small steps;
                 implies ``jit``. Batches of an iterable are stacked.
             replicas: each array of the State has a leading axis of this length, one entry a replica (a seed, say), and
@@ -113,7 +114,7 @@ class Loop(Generic[S, C]):
             replica_metrics: ``"each"``: ``loss/0``, ``loss/1``, ...; ``"mean_std"``: ``loss/mean`` and ``loss/std``.
             on_nonfinite: what happens when a leaf of the new State or a metric is NaN or infinite: ``"raise"`` a
                 NonFiniteError, ``"stop"`` the run with a warning, or ``"ignore"`` it. Both name the first step and the
-                leaves, and leave the State of that step; looking for it takes time.
+                leaves, and leave the State of that step, of which no checkpoint is written; looking for it takes time.
             callbacks: functions of ``(loop, metrics)``, or pairs of one and a cadence (by default every 100 steps).
                 They may read ``loop.state``, and end the run by ``loop.stop()``.
             log_every: which steps the telemetry is shown; all when not given. The active run's trace has them all.
