@@ -265,13 +265,9 @@ class LoopRun(Generic[S, C]):
     def _tell_of_signal(self) -> None:
         if self._signals.received is not None:
             folder = self._parts.checkpoints.folder
-            how = (
-                ""
-                if folder is None
-                else f"; its checkpoint is in {folder}, and run(..., resume='auto') goes on from it"
-            )
+            where = "" if folder is None else f", with a checkpoint in {folder}: run(..., resume='auto') goes on"
             name = signal.Signals(self._signals.received).name
-            _log.warning("%s: the run stops after step %d%s", name, self.steps.step, how)
+            _log.warning("%s: the run stops after step %d%s", name, self.steps.step, where)
 
     def _log_config(self) -> None:
         if self._processes.is_first:
