@@ -91,6 +91,15 @@ def test_a_number_that_the_step_leaves_alone_is_that_of_all_replicas(mode):
     assert (final["x"].tolist(), final["rate"]) == ([1.5] * 4, 0.5)
 
 
+@EVERY_COMPILED_MODE
+def test_a_replica_that_is_not_finite_is_told_by_its_place(mode):
+    state = {"x": jnp.array([[1.0, 1.0], [1.0, 2.0], [1.0, 1.0]])}
+    loop = Loop(None, state, lambda s, c, b: ({"x": s["x"] / (s["x"] - 2)}, {}), None, replicas=3,
+                on_nonfinite="raise", **mode)  # fmt: skip
+    with pytest.raises(NonFiniteError, match=r"leaf x of step 1 is not finite: x\[1, 1\] is inf"):
+        loop.run(5)
+
+
 def test_replicas_need_a_compiled_loop():
     with pytest.raises(ArgumentError, match="replicas=4 needs jit=True or scan_steps="):
         Loop(None, jnp.zeros(4), lambda s, c, b: (s, {}), None, replicas=4)

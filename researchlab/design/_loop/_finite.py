@@ -11,9 +11,11 @@ import numpy as np
 from researchlab.numerics.leaves import path_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from jax import Array
+
+_SHOWN = 4
 
 
 def can_be_non_finite(leaf: Any) -> bool:
@@ -45,6 +47,25 @@ def non_finite_names(state: object, metrics: Mapping[str, Any]) -> tuple[str, ..
     ]
     names += [f"metric {name!r}" for name, value in metrics.items() if not np.isfinite(_as_float(value))]
     return tuple(names)
+
+
+def first_places(state: object, names: Collection[str]) -> str:
+    """Return the first element of each named leaf that is NaN or infinite: ``x[3] is nan``; with replicas, whose it is.
+
+    Args:
+        state: the State that holds them.
+        names: as ``non_finite_names`` gives them; those of metrics are passed over.
+    """
+    places: list[str] = []
+    for keys, leaf in jax.tree_util.tree_flatten_with_path(state)[0]:
+        path = path_text(keys)
+        is_here = not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
+        if f"leaf {path}" in names and is_here and np.ndim(leaf):
+            array = np.asarray(leaf)
+            wide = array if array.dtype.itemsize > 1 else array.astype(np.float32)
+            index = tuple(int(i) for i in np.argwhere(~np.isfinite(wide))[0])
+            places.append(f"{path}[{', '.join(map(str, index))}] is {wide[index]}")
+    return ", ".join(places[:_SHOWN])
 
 
 def _as_float(value: Any) -> float:

@@ -16,6 +16,7 @@ import jax
 
 from researchlab._recording import current, record_artifact, record_execution
 from researchlab.design._cadence import Timer
+from researchlab.design._loop._finite import first_places
 from researchlab.design._loop._pace import Pace
 from researchlab.design._loop._processes import Decision, processes
 from researchlab.design._loop._progress import Progress
@@ -255,8 +256,9 @@ class LoopRun(Generic[S, C]):
         what = f"{', '.join(found.names)} of step {found.step} is not finite"
         self.stop_reason = what
         if self._parts.on_nonfinite == "raise":
+            places = first_places(self.steps.state(), found.names)
             msg = (
-                f"{what}: a NaN or an infinity. loop.state is the State that this step returned;"
+                f"{what}: {places or 'a NaN or an infinity'}. loop.state is the State that this step returned;"
                 " pass on_nonfinite='stop' or 'ignore' to go on without this error"
             )
             raise NonFiniteError(msg)
