@@ -51,6 +51,12 @@ def test_what_to_resume_from_is_auto_or_a_path(resume, tmp_path):
         loop(checkpoint_dir=tmp_path).run(3, resume=resume)
 
 
+def test_a_folder_of_checkpoints_is_no_checkpoint(tmp_path):
+    loop(checkpoint_dir=tmp_path).run(3)
+    with pytest.raises(ArgumentError, match="is a folder of checkpoints, up to step-0000000003: give the path of one"):
+        loop(checkpoint_dir=tmp_path).run(5, resume=tmp_path)
+
+
 def test_an_exception_of_a_callback_says_where_it_came_from():
     def look(loop, metrics):
         raise KeyError

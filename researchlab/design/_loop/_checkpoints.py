@@ -43,7 +43,19 @@ class Checkpoints(Generic[S, C]):
         self.last_saved = checkpoint.step
 
     def load(self, path: Path, like: Checkpoint[S, C]) -> Checkpoint[S, C]:
-        """Read one checkpoint."""
+        """Read one checkpoint.
+
+        Raises:
+            ArgumentError: the path is that of a folder of checkpoints.
+            CheckpointError: as the persister raises it.
+        """
+        inside = self.persister.checkpoints(path)
+        if inside:
+            msg = (
+                f"{path} is a folder of checkpoints, up to {inside[0][1].name}: give the path of one of them, or"
+                " checkpoint_dir= and resume='auto'"
+            )
+            raise ArgumentError(msg)
         self.last_saved = None
         return self.persister.load_checkpoint(path, like)
 
