@@ -11,10 +11,12 @@ import jax
 
 from researchlab.design import (
     ArrayDataProvider,
+    Cadence,
     Checkpoint,
     CheckpointPersister,
     Config,
     DataProvider,
+    DryRun,
     EquinoxPersister,
     FieldSelector,
     FunctionDataProvider,
@@ -134,6 +136,31 @@ assert_type(loop.state, Walker)
 assert_type(loop.config, Settings)
 assert_type(loop.step, int)
 Loop(config, state, selected, [1.0, 2.0], Printing(), Keeping())
+
+
+def look(loop: Loop[Walker, Settings], metrics: Mapping[str, float]) -> None:
+    loop.stop(f"{loop.step}: {metrics['x']}")
+
+
+compiled = Loop(
+    config,
+    state,
+    step,
+    None,
+    jit=True,
+    scan_steps=100,
+    replicas=4,
+    replica_metrics="mean_std",
+    on_nonfinite="stop",
+    callbacks=[look, (look, 10), (look, Cadence(every_seconds=60, at=[1, 10], per_decade=3))],
+    log_every=Cadence(every=10),
+    progress=["x"],
+)
+assert_type(compiled.run(3, resume="auto", profile=(1, 2), profile_dir="profile"), Walker)
+assert_type(compiled.dry_run(), DryRun)
+assert_type(compiled.dry_run().step_seconds, float)
+compiled.config = config
+Loop(config, state, step, None, on_nonfinite="warn")  # pyright: ignore[reportArgumentType]
 Loop(config, state, step, None)
 
 arrays: DataProvider[Walker] = ArrayDataProvider(
