@@ -27,6 +27,7 @@ def step(state, config, batch):
     return {"x": x, "key": state["key"], "n": state["n"] + 1}, {"x": x[0], "n": state["n"], "rate": 0.5}
 
 
+@pytest.mark.slow
 @EVERY_COMPILED_MODE
 @pytest.mark.parametrize("data", ["none", "list", "arrays", "function"])
 def test_replicas_equal_single_runs(mode, data, recorder):

@@ -120,6 +120,7 @@ def metrics_of(recorder, since):
             for metrics, step in recorder.metrics[since:]]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("provider", "persister"),
     [

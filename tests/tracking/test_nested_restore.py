@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from helpers.tracked_runs import RunStore
 
-pytestmark = pytest.mark.usefixtures(isolated_git.__name__)
+# What is git's work is the same on every Python: it runs on one.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures(isolated_git.__name__)]
 
 RUN = "2026-02-15_radiant-octopus"
 

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from researchlab.tracking.snapshot import Snapshot
 
-pytestmark = pytest.mark.usefixtures(isolated_git.__name__)
+# What is git's work is the same on every Python: it runs on one.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures(isolated_git.__name__)]
 
 
 @pytest.fixture(autouse=True)
