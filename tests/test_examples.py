@@ -8,8 +8,8 @@ import urllib.parse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import imageio.v3
 import pytest
+from helpers.films import read_film
 from helpers.reproduction import make_project
 
 from researchlab.numerics import compare_leaves
@@ -101,7 +101,7 @@ def test_digits_stopped_and_started_again_comes_to_the_same_bits_and_back(projec
 def test_lorenz96_is_filmed_in_compiled_loops_and_comes_back(project: Path) -> None:
     run = run_example(project, "lorenz96", "--scan", "500", "--video", "out.mp4", cwd=project)
     artifacts = Path(urllib.parse.urlsplit(run.info.artifact_uri).path)
-    film = imageio.v3.imread(artifacts / "out.mp4")
+    film = read_film(artifacts / "out.mp4")
     assert film.shape == (200, 240, 320, 3)
     assert 0.2 < (film[-1] > 128).mean() < 0.8
     verdict = reproduce(run.data.tags[RUN_ID_TAG], repo=project)

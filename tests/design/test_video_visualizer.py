@@ -5,11 +5,11 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers.films import read_film
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -25,15 +25,6 @@ imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 @pytest.fixture(autouse=True)
 def _imageio_does_not_fork(monkeypatch):
     monkeypatch.setenv("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")  # JAX warns of it; what we write with never forks
-
-
-def read(path, **options):
-    # imageio leaves the pipes of its ffmpeg to the garbage collector.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        frames = iio.imread(path, **options)
-        gc.collect()
-    return frames
 
 
 def image(number, height=48, width=64):
@@ -62,7 +53,7 @@ def recorded(path, count, *, fps=20, finish_at=(), frame=image):
 @pytest.mark.parametrize("finish_at", [(), (12,), (1, 12)], ids=["at once", "in two parts", "in three parts"])
 def test_the_file_holds_each_frame_once_and_in_order(tmp_path, suffix, error, finish_at):
     path = recorded(tmp_path / f"film{suffix}", 20, finish_at=finish_at)
-    frames = read(path)
+    frames = read_film(path)
     assert frames.shape == (20, 48, 64, 3)
     assert difference(frames, 20) < error
     assert iio.immeta(path).get("duration") in {1.0, 50}  # seconds of the film, or milliseconds of a frame
@@ -82,10 +73,10 @@ def test_odd_sizes_are_padded_for_mp4_and_kept_for_gif(tmp_path):
     def odd(number):
         return image(number, 33, 47)
 
-    frames = read(recorded(tmp_path / "odd.mp4", 5, frame=odd))
+    frames = read_film(recorded(tmp_path / "odd.mp4", 5, frame=odd))
     assert frames.shape == (5, 34, 48, 3)
     assert difference(frames, 5, 33, 47) < 5
-    assert read(recorded(tmp_path / "odd.gif", 5, frame=odd)).shape == (5, 33, 47, 3)
+    assert read_film(recorded(tmp_path / "odd.gif", 5, frame=odd)).shape == (5, 33, 47, 3)
 
 
 def test_the_file_appears_whole_when_the_recording_is_finished(tmp_path):
@@ -98,12 +89,12 @@ def test_the_file_appears_whole_when_the_recording_is_finished(tmp_path):
     assert video.finish_recording() == (path,)
     video.close()
     video.close()
-    assert len(read(path)) == 1
+    assert len(read_film(path)) == 1
 
 
 def test_what_an_earlier_process_left_is_replaced(tmp_path):
     path = recorded(tmp_path / "film.mp4", 8)
-    assert len(read(recorded(path, 3))) == 3
+    assert len(read_film(recorded(path, 3))) == 3
 
 
 def test_a_visualizer_that_goes_finishes_its_video(tmp_path):
@@ -111,7 +102,7 @@ def test_a_visualizer_that_goes_finishes_its_video(tmp_path):
     video.render(0)
     del video
     gc.collect()
-    assert len(read(tmp_path / "film.mp4")) == 1
+    assert len(read_film(tmp_path / "film.mp4")) == 1
 
 
 @pytest.mark.parametrize("ending", ["pass", "raise KeyboardInterrupt"])
@@ -129,7 +120,7 @@ for number in range(5):
         [sys.executable, "-c", code], cwd=tmp_path, check=False, capture_output=True, text=True, timeout=120
     )
     assert "ignored" not in finished.stderr
-    assert len(read(tmp_path / "film.mp4")) == 5
+    assert len(read_film(tmp_path / "film.mp4")) == 5
     assert len(list(tmp_path.iterdir())) == 1
 
 
@@ -151,7 +142,7 @@ assert not os.path.exists("film.mp4")
 video.render(1)
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, timeout=120)
-    assert len(read(tmp_path / "film.mp4")) == 2
+    assert len(read_film(tmp_path / "film.mp4")) == 2
 
 
 @pytest.mark.parametrize("name", ["it's a film.mp4", "fïlm 100%d.mp4", "film%03d.gif", "-film.mp4", "a\\b.MP4"])
@@ -163,7 +154,7 @@ def test_any_name_will_do(tmp_path, name, monkeypatch):
     video.render(1)
     video.close()
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert len(read((tmp_path / name).read_bytes(), extension=name[-4:].lower())) == 2
+    assert len(read_film((tmp_path / name).read_bytes(), extension=name[-4:].lower())) == 2
 
 
 def test_a_frame_of_another_size_is_named_and_the_rest_is_kept(tmp_path):
@@ -173,7 +164,7 @@ def test_a_frame_of_another_size_is_named_and_the_rest_is_kept(tmp_path):
         video.render((32, 40))
     video.render((32, 48))
     video.close()
-    assert len(read(tmp_path / "film.mp4")) == 2
+    assert len(read_film(tmp_path / "film.mp4")) == 2
 
 
 @pytest.mark.parametrize(
@@ -267,5 +258,5 @@ def test_a_loop_fills_one_video_by_several_runs(tmp_path):
     video.finish_recording()
     loop.run(5)
     video.close()
-    means = read(tmp_path / "film.mp4").mean(axis=(1, 2, 3))
+    means = read_film(tmp_path / "film.mp4").mean(axis=(1, 2, 3))
     assert np.allclose(means, np.arange(1, 10) * 25.5, atol=3)

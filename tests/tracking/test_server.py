@@ -143,11 +143,7 @@ def test_a_run_on_a_server_prints_nothing_and_comes_back(server: Server, tmp_pat
     repo = make_repo(tmp_path / "repo", {})
     code = """
         import mlflow
-        from researchlab import ExperimentTracker, _recording
-from researchlab._recording import MetricBlock
-from researchlab.design import MLFlowTelemetry
-from researchlab.design._telemetries import _background
-from researchlab.design._telemetries._reporter import Reporter
+        from researchlab import ExperimentTracker
         with ExperimentTracker("quiet", "quiet") as tracker:
             mlflow.log_metric("a", 1.0)
     """
