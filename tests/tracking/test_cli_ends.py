@@ -116,7 +116,8 @@ def test_a_time_limit_writes_no_verdict(repo: Repo, store: RunStore) -> None:
     number = find_run(RUN, tracking_uri=store.uri).run.info.run_id
     document = find_run(RUN, tracking_uri=store.uri).record()
     command = document.command.model_copy(update={"kind": "script", "target": "train.py", "argv": (), "flags": ()})
-    record = document.model_copy(update={"command": command}).to_json()
+    # Without what other threads of this process happened to read meanwhile.
+    record = document.model_copy(update={"command": command, "inputs": ()}).to_json()
     find_run(RUN, tracking_uri=store.uri).client.log_text(number, record, "rlab/record.json")
     result = rlab("reproduce", RUN, "--timeout", "0.1", "--tag", "--json")
     (verdict,) = json.loads(result.stdout)
