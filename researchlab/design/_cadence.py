@@ -5,11 +5,11 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
-import operator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from researchlab.design._numbers import is_positive, whole_number
 from researchlab.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Cadence:
             ArgumentError: a number is not what it should be, or nothing is given.
         """
         steps = tuple(sorted({whole_number("at", step, at_least=1) for step in at}))
-        if every_seconds is not None and not _is_positive(every_seconds):
+        if every_seconds is not None and not is_positive(every_seconds):
             msg = f"every_seconds must be a positive number of seconds; it is {every_seconds!r}"
             raise ArgumentError(msg)
         if every is None and every_seconds is None and not steps and per_decade is None:
@@ -180,22 +180,6 @@ class Selector:
         self._last = last
 
 
-def whole_number(name: str, value: object, *, at_least: int) -> int:
-    """Return ``value`` as an int.
-
-    Raises:
-        ArgumentError: it is not a whole number, or smaller than ``at_least``.
-    """
-    try:
-        number = operator.index(cast("Any", value))
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool) or number < at_least:
-        msg = f"{name} must be a whole number of at least {at_least}; it is {value!r}"
-        raise ArgumentError(msg)
-    return number
-
-
 def _next_spaced(step: int, per_decade: int) -> int:
     if step < 1:
         return 1
@@ -203,10 +187,3 @@ def _next_spaced(step: int, per_decade: int) -> int:
     while (candidate := round(10 ** (number / per_decade))) <= step:
         number += 1
     return candidate
-
-
-def _is_positive(value: object) -> bool:
-    try:
-        return not isinstance(value, bool) and 0 < float(cast("Any", value)) < math.inf
-    except (TypeError, ValueError):
-        return False

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from researchlab._recording import current
-from researchlab.design._cadence import Cadence, Selector, whole_number
+from researchlab.design._cadence import Cadence, Selector
 from researchlab.design._checkpoints._checkpoint_persister import CheckpointPersister
 from researchlab.design._checkpoints._persister import Checkpoint
 from researchlab.design._loop._as_given import StepsAsGiven
@@ -29,6 +29,7 @@ from researchlab.design._loop._parts import (
 from researchlab.design._loop._profile import Profile
 from researchlab.design._loop._program import CompiledMode
 from researchlab.design._loop._run import LoopRun
+from researchlab.design._numbers import whole_number
 from researchlab.design._typevars import C, S
 from researchlab.errors import ArgumentError, StepError
 

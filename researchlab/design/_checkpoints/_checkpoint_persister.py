@@ -17,7 +17,6 @@ from researchlab.design._checkpoints._config_json import config_from_json
 from researchlab.design._checkpoints._folder_persister import FolderPersister
 from researchlab.design._checkpoints._manifest import read_manifest
 from researchlab.design._checkpoints._persister import Checkpoint
-from researchlab.design._checkpoints._structure import check_structure
 from researchlab.design._typevars import C, S
 from researchlab.errors import CheckpointError, DamagedCheckpointError
 
@@ -83,10 +82,7 @@ class CheckpointPersister(FolderPersister[S, C]):
             DamagedCheckpointError: a file is missing, cut off or changed; names the file and leaf.
             CheckpointError: it is of another structure, leaf by leaf, or its config does not fit.
         """
-        self.wait()
-        source = Path(path).absolute()
-        manifest = self._read_manifest(source)
-        check_structure(source, like.state, manifest.leaves, manifest.static_fields)
+        source, manifest = self._open(path, like)
         try:
             state = read_leaves(source / manifest.leaves_file, manifest.leaves, like.state)
         except DamagedCheckpointError:

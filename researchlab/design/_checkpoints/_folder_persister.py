@@ -5,13 +5,14 @@ from __future__ import annotations
 import abc
 import json
 import operator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from researchlab.design._checkpoints._checkpoint_folder import remove
 from researchlab.design._checkpoints._config_json import config_to_json
 from researchlab.design._checkpoints._manifest import MANIFEST_FILE, Manifest, read_manifest
 from researchlab.design._checkpoints._persister import Checkpoint, Persister
-from researchlab.design._checkpoints._structure import check_comes_back, static_fields
+from researchlab.design._checkpoints._structure import check_comes_back, check_structure, static_fields
 from researchlab.design._typevars import C, S
 from researchlab.errors import ArgumentError, CheckpointError, CheckpointNotFoundError
 from researchlab.numerics.leaves import structure_text
@@ -19,7 +20,6 @@ from researchlab.numerics.statics import type_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from researchlab.design._checkpoints._manifest import StoredLeaf
 
@@ -72,10 +72,15 @@ class FolderPersister(Persister[S, C]):
             structure=structure_text(state),
         )
 
-    def _read_manifest(self, source: Path) -> Manifest:
+    def _open(self, path: Path | str, like: Checkpoint[S, C]) -> tuple[Path, Manifest]:
+        """Return the folder of a checkpoint and its manifest, checked to be of the structure of ``like``."""
+        self.wait()
+        source = Path(path).absolute()
         if not source.is_dir():
             raise _not_found(source)
-        return read_manifest(source)
+        manifest = read_manifest(source)
+        check_structure(source, like.state, manifest.leaves, manifest.static_fields)
+        return source, manifest
 
     def _remove_old(self, written: Path) -> None:
         if self.keep_last is None:

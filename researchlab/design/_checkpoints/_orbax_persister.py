@@ -29,7 +29,7 @@ from researchlab.design._checkpoints._checkpoint_leaves import (
 from researchlab.design._checkpoints._config_json import config_from_json
 from researchlab.design._checkpoints._folder_persister import FolderPersister
 from researchlab.design._checkpoints._persister import Checkpoint
-from researchlab.design._checkpoints._structure import check_structure, described
+from researchlab.design._checkpoints._structure import described
 from researchlab.design._typevars import C, S
 from researchlab.errors import CheckpointError, DamagedCheckpointError
 from researchlab.numerics.dtypes import dtype_named
@@ -127,10 +127,7 @@ class OrbaxPersister(FolderPersister[S, C]):
             DamagedCheckpointError: a file is missing, cut off or changed; names the file and leaf.
             CheckpointError: it is of another structure, leaf by leaf, or its config does not fit.
         """
-        self.wait()
-        source = Path(path).absolute()
-        manifest = self._read_manifest(source)
-        check_structure(source, like.state, manifest.leaves, manifest.static_fields)
+        source, manifest = self._open(path, like)
         state = read_leaves(source / manifest.leaves_file, manifest.leaves, like.state)
         config = config_from_json(manifest.config, like.config, str(source))
         arrays = self._restored(source / manifest.arrays_folder, manifest.leaves, like.state)

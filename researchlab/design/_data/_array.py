@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools as ft
-import operator
 from typing import Any
 
 import jax
@@ -13,6 +12,7 @@ import jax.tree_util as jtu
 import numpy as np
 
 from researchlab.design._data._step import StepDataProvider
+from researchlab.design._numbers import whole
 from researchlab.design._typevars import S
 from researchlab.errors import ArgumentError
 
@@ -183,11 +183,8 @@ def _name(path: Any) -> str:
 
 
 def _positive(name: str, value: object) -> int:
-    try:
-        number = 0 if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        number = 0
-    if number < 1:
+    number = whole(value)
+    if number is None or number < 1:
         msg = f"{name} must be a whole number, 1 or more; it is {value!r}"
         raise ArgumentError(msg)
     return number

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import collections
-import operator
 import os
 import threading
 import warnings
@@ -12,6 +11,7 @@ import weakref
 from collections.abc import Iterator
 from typing import Any
 
+from researchlab.design._numbers import whole
 from researchlab.errors import ArgumentError, DataError, ResearchlabWarning
 
 # How long a batch that is being drawn is waited for before its thread is given up: by `close`, and at the very end.
@@ -132,11 +132,8 @@ def checked_prefetch(prefetch: object) -> int:
     Raises:
         ArgumentError: it is no whole number, or negative.
     """
-    try:
-        number = -1 if isinstance(prefetch, bool) else operator.index(prefetch)  # type: ignore[arg-type]
-    except TypeError:
-        number = -1
-    if number < 0:
+    number = whole(prefetch)
+    if number is None or number < 0:
         msg = f"prefetch must be the number of batches to draw ahead, 0 or more; it is {prefetch!r}"
         raise ArgumentError(msg)
     return number

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import abc
-import operator
 from collections.abc import Iterator
 from typing import Any, Generic
 
 from researchlab.design._data._skip import skip
+from researchlab.design._numbers import whole
 from researchlab.design._typevars import S
 from researchlab.errors import DataError
 
@@ -83,11 +83,8 @@ def whole_step(step: object, *, what: str = "a number of completed steps") -> in
     Raises:
         DataError: it is no whole number, or negative.
     """
-    try:
-        number = -1 if isinstance(step, bool) else operator.index(step)  # type: ignore[arg-type]
-    except TypeError:
-        number = -1
-    if number < 0:
+    number = whole(step)
+    if number is None or number < 0:
         msg = f"{what} must be a whole number, 0 or more; it is {step!r}"
         raise DataError(msg)
     return number

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from researchlab.design._cadence import NEVER, whole_number
+from researchlab.design._cadence import NEVER
+from researchlab.design._numbers import whole_number
 from researchlab.errors import ArgumentError, ResearchlabWarning
 
 if TYPE_CHECKING:

@@ -40,32 +40,23 @@ class Progress:
 
     def update(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Show that ``step`` steps are completed."""
-        with contextlib.suppress(*_GONE):  # nobody looks any more: a closed pipe is not worth the run
-            self._update(step, metrics)
+        self._show(step, self._chosen(metrics), is_last=False)
 
     def close(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Show the last state and end the bar."""
-        with contextlib.suppress(*_GONE):
-            self._close(step, metrics)
+        self._show(step, self._chosen(metrics), is_last=True)
 
-    def _update(self, step: int, metrics: Mapping[str, Any]) -> None:
-        shown = self._chosen(metrics)
-        if self._bar is not None:
+    def _show(self, step: int, shown: Mapping[str, str], *, is_last: bool) -> None:
+        with contextlib.suppress(*_GONE):  # nobody looks any more: a closed pipe is not worth the run
+            if self._bar is None:
+                if is_last or time.monotonic() - self._last_line >= _SECONDS_A_LINE:
+                    self._line(step, shown)
+                return
             if shown:
                 self._bar.set_postfix(shown, refresh=False)
             self._bar.update(step - self._bar.n)
-        elif time.monotonic() - self._last_line >= _SECONDS_A_LINE:
-            self._line(step, shown)
-
-    def _close(self, step: int, metrics: Mapping[str, Any]) -> None:
-        shown = self._chosen(metrics)
-        if self._bar is not None:
-            if shown:
-                self._bar.set_postfix(shown, refresh=False)
-            self._bar.update(step - self._bar.n)
-            self._bar.close()
-        else:
-            self._line(step, shown)
+            if is_last:
+                self._bar.close()
 
     def _line(self, step: int, shown: Mapping[str, str]) -> None:
         from tqdm import tqdm

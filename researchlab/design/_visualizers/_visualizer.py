@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import abc
-import math
 from typing import TYPE_CHECKING, Any, Generic
 
+from researchlab.design._numbers import is_positive
 from researchlab.design._typevars import S
 from researchlab.errors import ArgumentError
 
@@ -43,7 +43,7 @@ class Visualizer(abc.ABC, Generic[S]):
         Raises:
             ArgumentError: fps is not a positive, finite number.
         """
-        if fps is not None and (isinstance(fps, bool) or not _is_positive(fps)):
+        if fps is not None and not is_positive(fps):
             msg = f"fps must be a positive number of frames a second, such as 30, or None; it is {fps!r}"
             raise ArgumentError(msg)
         self.is_recording = record
@@ -94,10 +94,3 @@ class Visualizer(abc.ABC, Generic[S]):
             self.close()
         except Exception:  # noqa: BLE001, S110
             pass
-
-
-def _is_positive(fps: object) -> bool:
-    try:
-        return 0 < float(fps) < math.inf  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return False
